@@ -1,0 +1,127 @@
+"""Who calls: a team by its virtual key or an admin by the admin key; decided on the matched route, never on the URL."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from shared import clock, credentials, keys
+from shared.db import Database
+from shared.errors import Forbidden, TooManyRequests, Unauthorized
+from shared.settings import Settings
+
+Access = Literal["none", "team", "any", "admin:r", "admin:w"]
+
+CACHE_S = 1.0
+MAX_PAUSE_S = 3600
+DEFAULT_PAUSE_S = 60
+
+NO_HEADER = "Missing Authorization header. Expected: 'Authorization: Bearer sk-xxx...'"
+BAD_HEADER = "Invalid Authorization header format. Expected: 'Authorization: Bearer sk-xxx...'"
+NO_ADMIN = "Authentication required. Provide either 'Authorization: Bearer <token>' or 'X-Admin-Key: <master_key>'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who makes this request. `team_id` is set for a team, None for an admin."""
+
+    team_id: str | None = None
+    key: keys.Key | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the admin credential was used."""
+        return self.team_id is None
+
+    @property
+    def team(self) -> keys.Key:
+        """The team's key and terms, on a route that only teams may call."""
+        if self.key is None:
+            raise Forbidden("This endpoint needs a team virtual key")
+        return self.key
+
+    def may_see(self, team_id: str) -> bool:
+        """Whether things of this team may be read: an admin's right, or the team's own."""
+        return self.team_id is None or self.team_id == team_id
+
+
+class Authenticator:
+    """Finds the caller. A key's row is kept for at most a second, so that a revoked key stops working within one."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._admin_key = settings.admin_key.get_secret_value()
+        self._db = db
+        self._cache: dict[bytes, tuple[float, keys.Key | None]] = {}
+
+    async def caller(self, headers: Mapping[str, str], access: Access, *, even_suspended: bool = False) -> Caller:
+        """The caller of a route with this access. Raises Unauthorized, Forbidden, TooManyRequests (paused)."""
+        admin_key = headers.get("x-admin-key")
+        authorization = headers.get("authorization")
+        if admin_key is not None and (access != "team" or authorization is None):
+            return self._admin(admin_key, access)
+        if authorization is None:
+            raise Unauthorized(NO_HEADER if access == "team" else NO_ADMIN, headers=_challenge())
+        scheme, _, secret = authorization.partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise Unauthorized(BAD_HEADER if access == "team" else NO_ADMIN, headers=_challenge())
+        if self._is_admin_key(secret):
+            return self._admin(secret, access)
+        return await self._team(secret, access, even_suspended=even_suspended)
+
+    def _is_admin_key(self, secret: str) -> bool:
+        return bool(self._admin_key) and credentials.same(secret, self._admin_key)
+
+    def _admin(self, secret: str, access: Access) -> Caller:
+        if not self._is_admin_key(secret):
+            raise Unauthorized("Invalid admin API key", headers=_challenge())
+        if access == "team":
+            raise Forbidden("This endpoint needs a team virtual key")
+        return Caller()
+
+    async def _team(self, secret: str, access: Access, *, even_suspended: bool) -> Caller:
+        key = await self._key(credentials.key_hash(secret))
+        if key is None:
+            unknown = "Invalid API key" if access in ("team", "any") else "Invalid or expired token"
+            raise Unauthorized(unknown, headers=_challenge())
+        if access not in ("team", "any"):
+            raise Forbidden("Admin access required")
+        _check_key(key, clock.now())
+        if not even_suspended:
+            _check_team(key, clock.now())
+        return Caller(team_id=key.team_id, key=key)
+
+    async def _key(self, hash_: bytes) -> keys.Key | None:
+        now = time.monotonic()
+        found = self._cache.get(hash_)
+        if found is not None and now - found[0] < CACHE_S:
+            return found[1]
+        if len(self._cache) > 10_000:
+            self._cache.clear()
+        async with self._db.statement() as tx:
+            key = await keys.find(tx, hash_)
+        self._cache[hash_] = (now, key)
+        return key
+
+
+def _challenge() -> dict[str, str]:
+    return {"WWW-Authenticate": "Bearer"}
+
+
+def _check_key(key: keys.Key, now: datetime) -> None:
+    if key.blocked:
+        raise Unauthorized("API key is blocked", headers=_challenge())
+    if key.expires_at is not None and key.expires_at <= now:
+        raise Unauthorized("API key has expired", headers=_challenge())
+
+
+def _check_team(key: keys.Key, now: datetime) -> None:
+    if "suspended" in (key.team_status, key.organization_status):
+        raise Forbidden("Team access is suspended. Please contact support.")
+    if "paused" not in (key.team_status, key.organization_status):
+        return
+    if key.paused_until is not None and key.paused_until <= now:
+        return
+    left = DEFAULT_PAUSE_S if key.paused_until is None else (key.paused_until - now).total_seconds()
+    raise TooManyRequests("Team access temporarily paused", retry_after_s=min(MAX_PAUSE_S, int(left) + 1))

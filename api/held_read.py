@@ -1,0 +1,35 @@
+"""A read that is held until the thing ends or changes, or the client's time is up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+from starlette.requests import Request
+
+from api import prefer
+from api.http import Reply
+from api.waiting import NET_S, Waiters
+
+Read = Callable[[], Awaitable[tuple[dict[str, Any], bool]]]
+"""Reads the thing: its body, and whether it is final."""
+
+
+async def held_read(waiters: Waiters, request: Request, id_: UUID, wanted: prefer.Preference, read: Read) -> Reply:
+    """200 or 304: at once without a wait, else once it is final or no longer what If-None-Match says."""
+    finished = waiters.expect(id_)
+    until = asyncio.get_running_loop().time() + (wanted.wait_s or 0)
+    try:
+        while True:
+            body, final = await read()
+            left_s = until - asyncio.get_running_loop().time()
+            if final or left_s <= 0 or _changed(request, body):
+                later = {} if final else {"Retry-After": "1"}
+                return prefer.conditional(request, body, {**wanted.headers, **later})
+            await asyncio.wait({finished}, timeout=min(left_s, NET_S))
+    finally:
+        waiters.forget(id_, finished)
+
+
+def _changed(request: Request, body: dict[str, Any]) -> bool:
+    return "if-none-match" in request.headers and not prefer.matches(request, prefer.etag(body))

@@ -1,0 +1,62 @@
+"""What list routes share: the page asked for, the dates it is limited to, the link to the next page."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+
+from api.fields import Absent
+from shared.errors import BadRequest
+
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+MILLISECOND = timedelta(milliseconds=1)
+"""Times are shown in milliseconds: an inclusive end takes in all that is shown as equal to it."""
+
+
+class Page(Absent):
+    """`limit` and `offset` of every list."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+
+class DatedPage(Page):
+    """A page of things created between two days or times, both included."""
+
+    start_date: str | None = None
+    end_date: str | None = None
+
+    @property
+    def since(self) -> datetime | None:
+        """The first moment included. Raises BadRequest."""
+        return None if self.start_date is None else _time("start_date", self.start_date)
+
+    @property
+    def before(self) -> datetime | None:
+        """The first moment after the end. Raises BadRequest."""
+        if self.end_date is None:
+            return None
+        end = _time("end_date", self.end_date)
+        try:
+            return end + (timedelta(days=1) if DAY.fullmatch(self.end_date) else MILLISECOND)
+        except OverflowError:
+            return None
+
+
+def next_link(request: Request, page: Page, total: int) -> dict[str, str]:
+    """The `Link` header when more follows, else none."""
+    following = page.offset + page.limit
+    if following >= total:
+        return {}
+    url = request.url.include_query_params(limit=page.limit, offset=following)
+    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+
+
+def _time(field: str, text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"Invalid {field} format: {text}. Use ISO format (YYYY-MM-DD)") from None

@@ -1,0 +1,71 @@
+"""How long a client wants to wait (RFC 7240), and conditional reads."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from api.http import Reply
+from api.waiting import MAX_WAIT_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """What the client asked for: `wait_s` None where it did not say."""
+
+    wait_s: float | None
+    applied: str | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says of it."""
+        if self.applied is None:
+            return {}
+        return {"Preference-Applied": self.applied, "Vary": "Prefer"}
+
+
+def preference(request: Request, query_wait: float | None = None) -> Preference:
+    """`Prefer: wait=N`, `Prefer: respond-async` (both: as wait), or `?wait=N`; N is clamped to 0..600."""
+    asked = [part.strip() for header in request.headers.getlist("prefer") for part in header.split(",")]
+    for part in asked:
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "wait" and _is_number(value.strip().strip('"')):
+            wait_s = _clamped(float(value.strip().strip('"')))
+            return Preference(wait_s=wait_s, applied=f"wait={wait_s:g}")
+    if query_wait is not None:
+        return Preference(wait_s=_clamped(query_wait), applied=None)
+    if "respond-async" in (part.lower() for part in asked):
+        return Preference(wait_s=0, applied="respond-async")
+    return Preference(wait_s=None, applied=None)
+
+
+def etag(body: Any) -> str:
+    """A strong entity tag of a JSON body."""
+    return f'"{hashlib.sha256(orjson.dumps(body)).hexdigest()[:32]}"'
+
+
+def conditional(request: Request, body: dict[str, Any], headers: dict[str, str]) -> Reply:
+    """200 with the body and its ETag, or 304 when the client has it already."""
+    tag = etag(body)
+    if matches(request, tag):
+        return Reply(status=304, headers={"ETag": tag, **headers})
+    return Reply(body=body, headers={"ETag": tag, **headers})
+
+
+def matches(request: Request, tag: str) -> bool:
+    """Whether `If-None-Match` names this tag."""
+    known = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
+    return tag in known or "*" in known
+
+
+def _clamped(seconds: float) -> float:
+    return min(MAX_WAIT_S, max(0.0, seconds))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False

@@ -1,0 +1,245 @@
+"""Jobs: create (with or without calls), read and wait, complete, cancel, costs."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from starlette.requests import Request
+
+from api import prefer, submission, views
+from api.access import find_job, parse_id
+from api.auth import Caller
+from api.desk import Desk
+from api.held_read import held_read
+from api.http import Reply, endpoint
+from api.wire.calls import CallIn
+from api.wire.jobs import CancelIn, CompleteIn, JobIn, WaitQuery
+from shared import calls, clock, closing, ids, intake, jobs, limits, money, webhooks
+from shared.calls import NewCall
+from shared.closing import Aftermath
+from shared.db import Tx
+from shared.errors import Conflict, Forbidden, NotFound
+from shared.intake import Submission
+from shared.jobs import Job, JobView
+from shared.keys import Key
+from shared.runtime import Runtime
+from shared.states import JobStatus
+
+MAX_CALLS_SHOWN = 1000
+
+
+@endpoint("team")
+async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, body: JobIn) -> Reply:
+    """Make a job; with `calls` all of them are accepted or none, and `Prefer: wait` waits for the job's end."""
+    key = caller.team
+    if body.team_id != key.team_id:
+        raise Forbidden(f"API key does not belong to team '{body.team_id}'")
+    intake.merged_metadata({}, body.metadata)
+    job = await _new_job(rt, key, body)
+    new = await _new_calls(rt, key, job, body.calls or [])
+    counted = [(str(call.id), submission.tokens_of(call)) for call in new] or [(str(job.id), 0)]
+    taken = await submission.take_limits(rt, key, counted)
+    finished = desk.waiters.expect(job.id)
+    try:
+        accepted = await desk.intake.add(
+            Submission(
+                job_id=job.id,
+                team_id=key.team_id,
+                new_job=job,
+                deadline_s=body.deadline_s,
+                calls=new,
+                budget_mode=key.budget_mode,
+                charge_failed_calls=key.charge_failed_calls,
+            )
+        )
+    except BaseException:
+        desk.waiters.forget(job.id, finished)
+        await limits.give_back(rt.redis, taken)
+        raise
+    wanted = prefer.preference(request)
+    headers = {**taken.headers, **wanted.headers}
+    if new and await desk.waiters.wait(job.id, finished, wanted.wait_s or 0):
+        return Reply(body=await _closing(rt, job.id), headers=headers)
+    desk.waiters.forget(job.id, finished)
+    return await _created(rt, accepted.job.id, new, headers)
+
+
+@endpoint("any")
+async def read_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, query: WaitQuery) -> Reply:
+    """A job as it stands; with a wait, once it ended or (If-None-Match) changed."""
+
+    async def read() -> tuple[dict[str, Any], bool]:
+        async with rt.db.statement() as tx:
+            job = await find_job(tx, caller, job_id)
+            return await _shown(tx, job, admin=caller.is_admin), job.is_final
+
+    wanted = prefer.preference(request, query.wait)
+    return await held_read(desk.waiters, request, parse_id(job_id, "Job not found"), wanted, read)
+
+
+@endpoint("team")
+async def complete_job(
+    rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CompleteIn
+) -> Reply:
+    """End a job, once; a repeat with the same status reads the first answer and charges nothing."""
+    id_, wanted = parse_id(job_id, "Job not found"), prefer.preference(request)
+    status = JobStatus(body.status)
+    if wanted.wait_s and status == JobStatus.COMPLETED:
+        await _wait_for_calls(rt, desk, id_, wanted.wait_s)
+    aftermath = Aftermath()
+    async with rt.db.transaction() as tx:
+        job = _owned((await jobs.lock(tx, [id_])).get(id_), caller.team.team_id)
+        if not job.is_final:
+            aftermath = await _finish(tx, job, status, body)
+        elif job.status != status:
+            raise Conflict(f"Job is already {job.status}")
+    _ring(rt, aftermath)
+    return Reply(body=await _closing(rt, id_), headers=wanted.headers)
+
+
+@endpoint("any")
+async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn) -> dict[str, Any]:
+    """End a job and all its unfinished calls now; the hold is given back."""
+    id_ = parse_id(job_id, "Job not found")
+    aftermath = Aftermath()
+    async with rt.db.transaction() as tx:
+        await find_job(tx, caller, job_id)
+        locked = await jobs.lock(tx, [id_])
+        job = locked[id_]
+        if job.is_final and job.status != JobStatus.CANCELLED:
+            raise Conflict(f"Job is already {job.status}")
+        if not job.is_final:
+            ended = await closing.cancel_calls(tx, locked)
+            finishing = {id_: (JobStatus.CANCELLED, None, body.reason)}
+            aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
+            aftermath.stopped.extend(call.id for call in ended)
+    _ring(rt, aftermath)
+    return await _closing(rt, id_)
+
+
+@endpoint("any")
+async def job_costs(rt: Runtime, caller: Caller, job_id: str) -> dict[str, Any]:
+    """What a job cost, call by call; the lines sum to the total exactly."""
+    async with rt.db.statement() as tx:
+        job = await find_job(tx, caller, job_id)
+        page, _ = await calls.list_of_job(tx, job.id, limit=max(1, job.calls_total))
+    costs: dict[str, Any] = {
+        "total_cost_usd": money.usd(sum(call.client_cost_nanousd for call in page)),
+        "breakdown": [views.breakdown_line(call, admin=caller.is_admin) for call in page],
+    }
+    if caller.is_admin:
+        costs["provider_cost_usd"] = money.usd(sum(call.provider_cost_nanousd for call in page))
+    return {
+        "job_id": str(job.id),
+        "team_id": job.team_id,
+        "job_type": job.job_type,
+        "status": job.status,
+        "costs": costs,
+    }
+
+
+async def _new_job(rt: Runtime, key: Key, body: JobIn) -> Job:
+    job_id = ids.new()
+    callback = await submission.checked_callback(rt, "job", job_id, body)
+    return Job(
+        id=job_id,
+        team_id=key.team_id,
+        organization_id=key.organization_id,
+        job_type=body.job_type,
+        user_id=body.user_id,
+        external_task_id=body.external_task_id,
+        metadata=body.metadata,
+        auto_complete=bool(body.calls) if body.auto_complete is None else body.auto_complete,
+        priority=body.priority,
+        callback_url=callback.url,
+        callback_events=list(callback.events),
+        callback_secret_sealed=callback.secret,
+        created_at=clock.now(),
+    )
+
+
+async def _new_calls(rt: Runtime, key: Key, job: Job, wanted: Sequence[CallIn]) -> list[NewCall]:
+    new = []
+    for index, call in enumerate(wanted):
+        loc = ("body", "calls", index)
+        async with rt.db.statement() as tx:
+            route = await submission.resolve(rt, tx, key.team_id, call, loc)
+        call_id = ids.new()
+        new.append(
+            submission.new_call(
+                rt,
+                call,
+                route,
+                job_id=job.id,
+                key=key,
+                now=job.created_at,
+                call_id=call_id,
+                callback=await submission.checked_callback(rt, "call", call_id, call, loc),
+                position=index,
+                priority=job.priority,
+            )
+        )
+    return new
+
+
+async def _created(rt: Runtime, job_id: UUID, new: Sequence[NewCall], headers: dict[str, str]) -> Reply:
+    async with rt.db.statement() as tx:
+        job = await jobs.get(tx, job_id)
+        if job is None:
+            raise NotFound("Job not found")
+        body = await _shown(tx, job, admin=False)
+    if not new:
+        return Reply(body=body, headers=headers)
+    body["calls"] = [{"index": call.position, "call_id": str(call.id), "status": "pending"} for call in new]
+    return Reply(body=body, status=202, headers={**headers, "Location": f"/api/jobs/{job_id}", "Retry-After": "1"})
+
+
+async def _shown(tx: Tx, job: JobView, *, admin: bool) -> dict[str, Any]:
+    state = await webhooks.callback_state(tx, job.id) if job.callback_url is not None else None
+    return views.job_object(job, admin=admin, callback_state=state)
+
+
+async def _wait_for_calls(rt: Runtime, desk: Desk, job_id: UUID, wait_s: float) -> None:
+    """Wait until the job has no unfinished call, one call after the other."""
+    until = clock.monotonic() + wait_s
+    while (left_s := until - clock.monotonic()) > 0:
+        async with rt.db.statement() as tx:
+            call_id = await calls.any_unfinished(tx, job_id)
+        if call_id is None:
+            return
+        await desk.waiters.wait(call_id, desk.waiters.expect(call_id), left_s)
+
+
+async def _finish(tx: Tx, job: Job, status: JobStatus, body: CompleteIn) -> Aftermath:
+    if status == JobStatus.COMPLETED and job.unfinished:
+        raise Conflict(f"Job has {job.unfinished} unfinished calls", headers={"Retry-After": "1"})
+    job.metadata = intake.merged_metadata(job.metadata, body.metadata or {})
+    ended = await closing.cancel_calls(tx, {job.id: job})
+    reason = "client" if status == JobStatus.FAILED else None
+    aftermath = await closing.end_calls(
+        tx, {job.id: job}, ended, now=clock.now(), finishing={job.id: (status, reason, body.error_message)}
+    )
+    aftermath.stopped.extend(call.id for call in ended)
+    return aftermath
+
+
+def _owned(job: Job | None, team_id: str) -> Job:
+    if job is None:
+        raise NotFound("Job not found")
+    if job.team_id != team_id:
+        raise Forbidden("Job does not belong to your team")
+    return job
+
+
+async def _closing(rt: Runtime, job_id: UUID) -> dict[str, Any]:
+    async with rt.db.statement() as tx:
+        job = await jobs.get(tx, job_id)
+        page, _ = await calls.list_of_job(tx, job_id, limit=MAX_CALLS_SHOWN)
+    if job is None:
+        raise NotFound("Job not found")
+    return views.closing_object(job, page)
+
+
+def _ring(rt: Runtime, aftermath: Aftermath) -> None:
+    for message in aftermath.messages():
+        rt.ring(message)

@@ -1,0 +1,272 @@
+"""Jobs and calls as clients read them; every field of the contract is there, missing values are null."""
+
+from typing import Any
+
+import orjson
+
+from shared import clock, money
+from shared.calls import Call
+from shared.facts import call_error
+from shared.failures import FAILURES
+from shared.jobs import Job, JobView
+
+OPEN_CALL = {"response": None, "choices": None, "usage": None, "id": None, "created": None}
+
+
+def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The job object of GET /jobs/{job_id}."""
+    ended = job.calls_completed + job.calls_failed + job.calls_cancelled
+    costs = _costs(job)
+    if admin:
+        costs["provider_cost_usd"] = money.usd(job.provider_cost_nanousd)
+    return {
+        "job_id": str(job.id),
+        "team_id": job.team_id,
+        "organization_id": job.organization_id,
+        "user_id": job.user_id,
+        "job_type": job.job_type,
+        "status": job.status,
+        "created_at": clock.iso(job.created_at),
+        "started_at": clock.iso(job.started_at),
+        "completed_at": clock.iso(job.completed_at),
+        "updated_at": clock.iso(job.updated_at or job.created_at),
+        "deadline_at": clock.iso(job.deadline_at),
+        "priority": job.priority,
+        "auto_complete": job.auto_complete,
+        "metadata": job.metadata,
+        "error_message": job.error_message,
+        "failure_reason": job.failure_reason,
+        "external_task_id": job.external_task_id,
+        "credit_applied": job.credits_charged > 0,
+        "credits_charged": job.credits_charged,
+        "credits_held": job.credits_held,
+        "model_groups_used": job.models or [],
+        "counts": {
+            "total": job.calls_total,
+            "pending": job.calls_total - ended - job.in_progress,
+            "in_progress": job.in_progress,
+            "completed": job.calls_completed,
+            "failed": job.calls_failed,
+            "cancelled": job.calls_cancelled,
+        },
+        "costs": costs,
+        "callback": _callback(job, callback_state),
+    }
+
+
+def closing_object(job: Job, calls: list[Call]) -> dict[str, Any]:
+    """The answer to `complete`, built from the rows, so that a repeat reads the same."""
+    return {
+        "job_id": str(job.id),
+        "team_id": job.team_id,
+        "status": job.status,
+        "completed_at": clock.iso(job.completed_at),
+        "costs": {
+            **_costs(job),
+            "credits_charged": job.credits_charged,
+            "credits_remaining": job.credits_remaining,
+        },
+        "calls": [_closing_call(call) for call in calls],
+        "credits_remaining": job.credits_remaining,
+        "total_calls": job.calls_total,
+        "metadata": job.metadata,
+    }
+
+
+def call_object(call: Call, *, attempts: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The call object: both dialects at once. attempts: for admins, who also see which model answered."""
+    usage = _usage(call)
+    answer = {**OPEN_CALL, **({"usage": usage} if usage else {}), **_answer(call)}
+    shown = {
+        "call_id": str(call.id),
+        "job_id": str(call.job_id),
+        "status": call.state,
+        "response": answer["response"],
+        "metadata": {
+            "tokens_used": call.total_tokens,
+            "latency_ms": call.latency_ms,
+            "model": call.model,
+            "model_group": call.model,
+        },
+        "id": answer["id"],
+        "object": "chat.completion",
+        "created": answer["created"],
+        "model": call.model,
+        "choices": answer["choices"],
+        "usage": answer["usage"],
+        **_facts(call),
+    }
+    return shown if attempts is None else {**shown, **_for_admins(call, attempts)}
+
+
+def listed_call(call: Call) -> dict[str, Any]:
+    """The call object without its texts."""
+    return {name: value for name, value in call_object(call).items() if name not in ("choices", "response")}
+
+
+def result_object(call: Call) -> dict[str, Any]:
+    """The 200 of llm-call: the superset of both dialects and nothing else."""
+    shown = call_object(call)
+    names = (
+        "call_id",
+        "job_id",
+        "status",
+        "response",
+        "metadata",
+        "id",
+        "object",
+        "created",
+        "model",
+        "choices",
+        "usage",
+    )
+    return {name: shown[name] for name in names}
+
+
+def waiting_object(call_id: str, job_id: str, status: str, created_at: str | None) -> dict[str, Any]:
+    """The 202 of a call that is not finished yet."""
+    return {
+        "call_id": call_id,
+        "job_id": job_id,
+        "status": status,
+        "status_url": f"/api/jobs/{job_id}/calls/{call_id}",
+        "created_at": created_at,
+        "queue_position": None,
+        "estimated_wait_s": None,
+    }
+
+
+def breakdown_line(call: Call, *, admin: bool) -> dict[str, Any]:
+    """One call in a job's costs; teams see the client's cost and the name they asked for."""
+    line = {
+        "call_id": str(call.id),
+        "model": call.model,
+        "model_group": call.model,
+        "purpose": call.purpose,
+        "prompt_tokens": call.prompt_tokens,
+        "completion_tokens": call.completion_tokens,
+        "cost_usd": money.usd(call.client_cost_nanousd),
+        "created_at": clock.iso(call.created_at),
+    }
+    if admin:
+        line |= {"provider_cost_usd": money.usd(call.provider_cost_nanousd), "resolved_model": call.alias}
+    return line
+
+
+def _costs(job: Job) -> dict[str, Any]:
+    return {
+        "total_calls": job.calls_total,
+        "successful_calls": job.calls_completed,
+        "failed_calls": job.calls_failed,
+        "total_tokens": job.total_tokens,
+        "total_cost_usd": money.usd(job.client_cost_nanousd),
+        "avg_latency_ms": round(job.latency_sum_ms / job.calls_completed) if job.calls_completed else None,
+        "credit_applied": job.credits_charged > 0,
+    }
+
+
+def _callback(job: Job, state: dict[str, Any] | None) -> dict[str, Any] | None:
+    if job.callback_url is None:
+        return None
+    return {
+        "url": job.callback_url,
+        "events": job.callback_events,
+        "state": "pending",
+        "last_status": None,
+        **(state or {}),
+    }
+
+
+def _closing_call(call: Call) -> dict[str, Any]:
+    return {
+        "call_id": str(call.id),
+        "purpose": call.purpose,
+        "model_group": call.model,
+        "status": call.state,
+        "tokens": call.total_tokens,
+        "latency_ms": call.latency_ms,
+        "cost_usd": money.usd(call.client_cost_nanousd),
+        "error": _error(call),
+    }
+
+
+def _answer(call: Call) -> dict[str, Any]:
+    if call.response is None:
+        return {}
+    stored = orjson.loads(call.response)
+    first = stored["choices"][0]
+    return {
+        "response": {**first["message"], "finish_reason": first["finish_reason"]},
+        "choices": stored["choices"],
+        "id": f"chatcmpl-{call.id.hex}",
+        "created": int(call.created_at.timestamp()),
+    }
+
+
+def _usage(call: Call) -> dict[str, Any] | None:
+    if call.prompt_tokens is None:
+        return None
+    usage: dict[str, Any] = {
+        "prompt_tokens": call.prompt_tokens,
+        "completion_tokens": call.completion_tokens,
+        "total_tokens": call.total_tokens,
+    }
+    if call.cached_tokens:
+        usage["prompt_tokens_details"] = {"cached_tokens": call.cached_tokens}
+    if call.reasoning_tokens:
+        usage["completion_tokens_details"] = {"reasoning_tokens": call.reasoning_tokens}
+    return usage
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    started, created = call.started_at, call.created_at
+    return {
+        "purpose": call.purpose,
+        "stream": False,
+        "created_at": clock.iso(created),
+        "started_at": clock.iso(started),
+        "completed_at": clock.iso(call.completed_at),
+        "deadline_at": clock.iso(call.deadline_at),
+        "attempt_count": call.attempt,
+        "queue_ms": None if started is None else max(0, round((started - created).total_seconds() * 1000)),
+        "queue_position": None,
+        "cost_usd": money.usd(call.client_cost_nanousd),
+        "usage_source": call.usage_source,
+        "call_metadata": call.call_metadata,
+        "payload_expired": False,
+        "error": _error(call),
+    }
+
+
+def _error(call: Call) -> dict[str, Any] | None:
+    error = call_error(call)
+    return None if error is None else {**error, "http_status": FAILURES[error["code"]].http_status}
+
+
+def _for_admins(call: Call, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    last = attempts[-1] if attempts else {}
+    return {
+        "resolved_model": last.get("litellm_model"),
+        "provider": last.get("provider"),
+        "provider_cost_usd": money.usd(call.provider_cost_nanousd),
+        "attempts": [_attempt(attempt) for attempt in attempts],
+    }
+
+
+def _attempt(row: dict[str, Any]) -> dict[str, Any]:
+    same = (
+        "provider", "outcome", "http_status", "error_code", "prompt_tokens", "completion_tokens", "cached_tokens",
+        "reasoning_tokens", "usage_source", "maybe_billed", "price_source", "provider_request_id",
+    )  # fmt: skip
+    return {
+        "attempt": row["number"],
+        "model": row["litellm_model"],
+        "credential_id": None,
+        "started_at": clock.iso(row["started_at"]),
+        "ended_at": clock.iso(row["ended_at"]),
+        **{name: row[name] for name in same},
+        "provider_cost_usd": money.usd(row["provider_cost_nanousd"]),
+        "client_cost_usd": money.usd(row["client_cost_nanousd"]),
+        "model_pricing_input": money.usd_per_mtok(row["input_nanousd_per_mtok"]),
+        "model_pricing_output": money.usd_per_mtok(row["output_nanousd_per_mtok"]),
+    }

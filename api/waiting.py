@@ -1,0 +1,90 @@
+"""Waiting for calls and jobs: one subscription per process wakes the futures, a batched read each second is the net."""
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+import redis
+from redis.asyncio import Redis
+
+from shared import calls, log, redis_keys
+from shared.db import Database
+
+logger = log.get(__name__)
+
+NET_S = 1.0
+MAX_WAIT_S = 600.0
+
+
+class Waiters:
+    """Who in this process waits for what. A lost notification costs a second, never a hang."""
+
+    def __init__(self, db: Database, client: Redis) -> None:
+        self._db = db
+        self._redis = client
+        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Start listening."""
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._net())]
+
+    async def close(self) -> None:
+        """Stop listening and release everybody, so that they answer with what there is."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.wake(list(self._waiting))
+
+    def expect(self, id_: UUID) -> asyncio.Future[None]:
+        """A future that is resolved when this call or job ends. Make it before reading the state; then `wait`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(id_, set()).add(future)
+        return future
+
+    async def wait(self, id_: UUID, future: asyncio.Future[None], seconds: float) -> bool:
+        """Whether it ended within this time. The future is spent afterwards."""
+        try:
+            await asyncio.wait({future}, timeout=max(0.0, seconds))
+        finally:
+            self.forget(id_, future)
+        return future.done()
+
+    def forget(self, id_: UUID, future: asyncio.Future[None]) -> None:
+        """Nobody waits with this future any more."""
+        waiting = self._waiting.get(id_)
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                del self._waiting[id_]
+
+    def wake(self, ids: Iterable[UUID]) -> None:
+        """These ended: release who waits for them."""
+        for id_ in ids:
+            for future in self._waiting.pop(id_, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub() as subscription:
+                    await subscription.subscribe(redis_keys.ended_channel())
+                    while True:
+                        message = await subscription.get_message(ignore_subscribe_messages=True, timeout=30)
+                        if message is not None:
+                            self.wake(UUID(hex=id_) for id_ in message["data"].decode().split(","))
+            except (redis.RedisError, OSError) as error:
+                logger.warning("ended_listener_reconnects", error=type(error).__name__)
+                await asyncio.sleep(NET_S)
+
+    async def _net(self) -> None:
+        while True:
+            await asyncio.sleep(NET_S)
+            if not self._waiting:
+                continue
+            try:
+                async with self._db.statement() as tx:
+                    self.wake(await calls.ended(tx, list(self._waiting)))
+            except Exception as error:  # noqa: BLE001 - the next second tries again
+                logger.warning("waiting_net_failed", error=type(error).__name__)

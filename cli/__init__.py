@@ -1,0 +1,1 @@
+"""The `waybill` command: everything on one machine, and the tools beside it."""

@@ -1,0 +1,41 @@
+"""`waybill` on the command line: `python -m cli <command>`."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="waybill", description="An event-driven job worker system for LLM calls.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("up", help="run everything on this machine and stay in the foreground")
+    commands.add_parser("migrate", help="bring the database at WAYBILL_DATABASE_URL to the newest revision")
+    commands.add_parser("demo-provider", help="run the small OpenAI-compatible server of the demo", add_help=False)
+    asked, rest = parser.parse_known_args(argv)
+    if asked.command == "demo-provider":
+        return _demo_provider(rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return _up() if asked.command == "up" else _migrate()
+
+
+def _up() -> int:
+    from cli.up import up
+
+    return up()
+
+
+def _migrate() -> int:
+    return subprocess.run([sys.executable, "-m", "migrations"], check=False).returncode
+
+
+def _demo_provider(argv: Sequence[str]) -> int:
+    from cli.demo_provider import main as serve
+
+    return serve(argv) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The callback of one job or call: its URL, events and secret as a client gives them, checked for storing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from shared import egress, event_types, signing
+from shared.errors import Invalid
+from shared.settings import Settings
+
+Kind = Literal["job", "call"]
+
+MAX_EVENTS = 50
+DEFAULTS = {"job": event_types.JOB_DEFAULT, "call": event_types.CALL_DEFAULT}
+ALLOWED = {
+    "job": tuple(type_ for type_ in event_types.TYPES if type_.startswith(("job.", "call."))),
+    "call": tuple(type_ for type_ in event_types.TYPES if type_.startswith("call.")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callback:
+    """A checked callback. `secret` is the client's own, None for the team's; seal it with `secret_purpose`."""
+
+    url: str
+    events: tuple[str, ...]
+    secret: str | None
+
+
+def secret_purpose(kind: Kind, id_: UUID) -> str:
+    """What `callback_secret_sealed` of this job or call is sealed for."""
+    return f"{kind}s.callback_secret:{id_}"
+
+
+async def checked(
+    kind: Kind,
+    *,
+    url: str | None,
+    events: Sequence[str] | None,
+    secret: str | None,
+    settings: Settings,
+    lookup: egress.Lookup = egress.system_lookup,
+    loc: Sequence[str | int] = ("body",),
+) -> Callback | None:
+    """The callback these fields ask for, None without a URL. Raises Invalid at `[*loc, "callback_url"]` and the like.
+
+    Resolves the URL's host: call it before any transaction is open.
+    """
+    if url is None:
+        if events is not None or secret is not None:
+            raise Invalid.at((*loc, "callback_url"), "field required", "value_error.missing")
+        return None
+    _check_events(kind, events, loc)
+    if secret is not None:
+        _check_secret(secret, loc)
+    try:
+        await egress.accept(url, settings.webhook_networks, http=settings.webhook_http, lookup=lookup)
+    except egress.UrlRefused as refused:
+        raise Invalid.at((*loc, "callback_url"), f"not allowed: {refused.reason}", "value_error.url") from None
+    return Callback(url=url, events=DEFAULTS[kind] if events is None else tuple(events), secret=secret)
+
+
+def _check_events(kind: Kind, events: Sequence[str] | None, loc: Sequence[str | int]) -> None:
+    if events is None:
+        return
+    place = (*loc, "callback_events")
+    if not 1 <= len(events) <= MAX_EVENTS:
+        raise Invalid.at(place, f"must have 1 to {MAX_EVENTS} items", "value_error.length")
+    for index, event in enumerate(events):
+        if kind == "job" and event in event_types.OPT_IN and event.startswith("job."):
+            raise Invalid.not_supported_yet(*place, index)
+        if event == "*" or event_types.unknown([event], ALLOWED[kind]) is not None:
+            raise Invalid.at((*place, index), f"unknown event type for a {kind}", "value_error.event_type")
+
+
+def _check_secret(secret: str, loc: Sequence[str | int]) -> None:
+    try:
+        signing.secret_bytes(secret)
+    except ValueError as error:
+        raise Invalid.at((*loc, "callback_secret"), str(error), "value_error.secret") from None

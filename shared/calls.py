@@ -1,0 +1,353 @@
+"""Calls: one LLM request and its one answer. Claims are leases, closes are fenced by the attempt number."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from shared.db import Tx, hot
+
+COLUMNS = """
+c.id, c.job_id, c.team_id, c.state, c.model, c.candidates, c.candidate, c.purpose, c.metadata, c.call_metadata,
+c.attempt, c.priority, c.created_at, c.started_at, c.completed_at, c.deadline_at, c.finish_reason, c.prompt_tokens,
+c.completion_tokens, c.total_tokens, c.cached_tokens, c.reasoning_tokens, c.usage_source, c.client_cost_nanousd,
+c.provider_cost_nanousd, c.latency_ms, c.error_code, c.error_message, c.retry_after_s, c.maybe_billed, c.callback_url,
+c.position
+"""
+
+GIVEN = {
+    "id": "uuid",
+    "job_id": "uuid",
+    "team_id": "text",
+    "position": "int",
+    "priority": "int",
+    "model": "text",
+    "candidates": "text[]",
+    "purpose": "text",
+    "metadata": "jsonb",
+    "call_metadata": "jsonb",
+    "estimated_prompt_tokens": "int",
+    "estimated_output_tokens": "int",
+    "created_at": "timestamptz",
+    "callback_url": "text",
+    "callback_events": "text[]",
+}
+
+CREATE = f"""
+insert into calls ({", ".join(GIVEN)}, callback_secret_sealed, deadline_at, rung_at)
+select {", ".join(f"r.{name}" for name in GIVEN)}, decode(r.callback_secret_hex, 'hex'),
+       least(app_now() + make_interval(secs => r.deadline_s), j.deadline_at), case when r.rung then app_now() end
+  from json_to_recordset(%s) as r(
+       {", ".join(f"{name} {kind}" for name, kind in GIVEN.items())},
+       callback_secret_hex text, deadline_s double precision, rung boolean)
+  join jobs j on j.id = r.job_id
+"""
+
+STORE_REQUESTS = """
+insert into call_payloads (call_id, request)
+select id, request::json from unnest(%s::uuid[], %s::text[]) as r(id, request)
+"""
+
+STORE_RESPONSES = """
+update call_payloads p set response = r.response::json
+  from unnest(%s::uuid[], %s::text[]) as r(id, response) where p.call_id = r.id
+"""
+
+# Claiming writes the attempt's row as well: no attempt runs that is not on record.
+CLAIM = """
+with due as (
+    select id from calls
+     where id = any(%(ids)s) and state = 'pending' and run_at <= app_now() and deadline_at > app_now()
+     order by id for update
+), claimed as (
+    update calls c
+       set state = 'in_progress', attempt = c.attempt + 1, worker = %(worker)s,
+           lease_expires_at = app_now() + make_interval(secs => %(lease_s)s),
+           started_at = coalesce(c.started_at, app_now())
+      from due where c.id = due.id
+    returning c.*
+), opened as (
+    insert into attempts (call_id, number, alias, provider, litellm_model, worker)
+    select c.id, c.attempt, c.candidates[c.candidate + 1], a.provider, a.litellm_model, %(worker)s
+      from claimed c left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
+)
+select c.id, c.job_id, c.team_id, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures,
+       c.estimated_prompt_tokens, c.estimated_output_tokens, c.created_at,
+       extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
+       p.request, t.cost_markup_percentage as markup_percentage, c.candidates[c.candidate + 1] as alias,
+       a.litellm_model, a.provider, a.api_base, a.api_key_sealed, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok,
+       a.cached_input_nanousd_per_mtok, coalesce(a.on_unknown, 'retry') as on_unknown
+  from claimed c
+  join call_payloads p on p.call_id = c.id
+  join teams t on t.id = c.team_id
+  left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
+"""
+
+RENEW = """
+update calls c set lease_expires_at = app_now() + make_interval(secs => %s)
+  from unnest(%s::uuid[], %s::int[]) as r(id, number)
+ where c.id = r.id and c.attempt = r.number and c.state = 'in_progress' returning c.id, c.attempt
+"""
+
+CLOSED = {
+    "state": "text",
+    "candidate": "int",
+    "candidate_attempts": "int",
+    "finish_reason": "text",
+    "prompt_tokens": "int",
+    "completion_tokens": "int",
+    "total_tokens": "int",
+    "cached_tokens": "int",
+    "reasoning_tokens": "int",
+    "usage_source": "text",
+    "client_cost_nanousd": "bigint",
+    "latency_ms": "int",
+    "error_code": "text",
+    "error_message": "text",
+    "retry_after_s": "int",
+}
+
+# The fence: only the attempt that holds the call may close it; the sweeper only once its lease has expired.
+CLOSE = f"""
+with r as (
+    select * from json_to_recordset(%s) as r(
+        id uuid, number int, provider_cost_nanousd bigint, maybe_billed boolean, retry_in_s double precision,
+        failed int, died int, swept boolean, {", ".join(f"{name} {kind}" for name, kind in CLOSED.items())})
+), held as (
+    select c.id, r.number from calls c join r on c.id = r.id and c.attempt = r.number
+     where c.state = 'in_progress' and (not r.swept or c.lease_expires_at <= app_now()) order by c.id for update of c
+)
+update calls c
+   set {", ".join(f"{name} = r.{name}" for name in CLOSED)},
+       provider_cost_nanousd = c.provider_cost_nanousd + r.provider_cost_nanousd,
+       maybe_billed = c.maybe_billed or r.maybe_billed, failures = c.failures + r.failed, deaths = c.deaths + r.died,
+       completed_at = case when r.state in ('completed', 'failed', 'cancelled') then app_now() end,
+       run_at = app_now() + make_interval(secs => coalesce(r.retry_in_s, 0)),
+       rung_at = app_now() + make_interval(secs => coalesce(r.retry_in_s, 0))
+  from r join held using (id, number) where c.id = r.id
+returning {COLUMNS}, null::text as response
+"""
+
+ADD_PROVIDER_COST = """
+update calls c set provider_cost_nanousd = c.provider_cost_nanousd + r.cost
+  from unnest(%s::uuid[], %s::bigint[]) as r(id, cost) where c.id = r.id
+"""
+
+END_UNFINISHED = f"""
+with open as (
+    select id from calls where job_id = any(%(job_ids)s) and (%(call_ids)s::uuid[] is null or id = any(%(call_ids)s))
+       and state in ('pending', 'in_progress') order by id for update
+)
+update calls c set state = %(state)s, completed_at = app_now(), error_code = %(code)s, error_message = %(message)s
+  from open where c.id = open.id
+returning {COLUMNS}, null::text as response
+"""
+
+GET = f"""
+select {COLUMNS}, p.response::text as response from calls c left join call_payloads p on p.call_id = c.id
+ where c.job_id = %s and c.id = %s
+"""
+
+LIST = f"""
+select {COLUMNS}, null::text as response, count(*) over () as total from calls c
+ where c.job_id = %(job_id)s and (%(states)s::text[] is null or c.state = any(%(states)s))
+   and (%(purpose)s::text is null or c.purpose = %(purpose)s)
+ order by {{order}}, c.id limit %(limit)s offset %(offset)s
+"""
+
+ENDED = """
+select id from calls where id = any(%(ids)s) and state in ('completed', 'failed', 'cancelled')
+union all select id from jobs where id = any(%(ids)s) and status in ('completed', 'failed', 'cancelled')
+"""
+
+ANY_UNFINISHED = "select id from calls where job_id = %s and state in ('pending', 'in_progress') limit 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCall:
+    """A call to be accepted. `request` is the JSON text of what goes to the provider."""
+
+    id: UUID
+    job_id: UUID
+    team_id: str
+    model: str
+    candidates: list[str]
+    request: str
+    created_at: datetime
+    deadline_s: float
+    position: int = 0
+    priority: int = 0
+    purpose: str | None = None
+    metadata: dict[str, Any] | None = None
+    call_metadata: dict[str, Any] | None = None
+    estimated_prompt_tokens: int = 0
+    estimated_output_tokens: int = 0
+    callback_url: str | None = None
+    callback_events: list[str] = field(default_factory=list)
+    callback_secret_sealed: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """A call this worker holds under a lease, with all it takes to ask the provider. `number` is the fence."""
+
+    id: UUID
+    job_id: UUID
+    team_id: str
+    number: int
+    candidates: list[str]
+    candidate: int
+    candidate_attempts: int
+    failures: int
+    estimated_prompt_tokens: int
+    estimated_output_tokens: int
+    created_at: datetime
+    deadline_in_s: float
+    request: dict[str, Any]
+    markup_percentage: Any
+    alias: str
+    litellm_model: str | None
+    provider: str | None
+    api_base: str | None
+    api_key_sealed: bytes | None
+    input_nanousd_per_mtok: int | None
+    output_nanousd_per_mtok: int | None
+    cached_input_nanousd_per_mtok: int | None
+    on_unknown: str
+
+    @property
+    def fence(self) -> tuple[UUID, int]:
+        """The id and the attempt number under which the call is held."""
+        return self.id, self.number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call as it is read. `response` is the stored answer's JSON text, where it was asked for."""
+
+    id: UUID
+    job_id: UUID
+    team_id: str
+    state: str
+    model: str
+    candidates: list[str]
+    candidate: int
+    purpose: str | None
+    metadata: dict[str, Any] | None
+    call_metadata: dict[str, Any] | None
+    attempt: int
+    priority: int
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    deadline_at: datetime
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    usage_source: str | None
+    client_cost_nanousd: int
+    provider_cost_nanousd: int
+    latency_ms: int | None
+    error_code: str | None
+    error_message: str | None
+    retry_after_s: int | None
+    maybe_billed: bool
+    callback_url: str | None
+    position: int
+    response: str | None
+
+    @property
+    def alias(self) -> str:
+        """The alias that is being tried, or that gave the result."""
+        return self.candidates[min(self.candidate, len(self.candidates) - 1)]
+
+
+async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID]) -> None:
+    """Insert calls and their requests. Those in `rung` are about to be rung; the dispatcher picks up the others."""
+    if not new:
+        return
+    rows = [{**{name: getattr(call, name) for name in GIVEN}, **_more(call, call.id in rung)} for call in new]
+    await hot(tx, CREATE, (orjson.dumps(rows).decode(),))
+    await hot(tx, STORE_REQUESTS, ([call.id for call in new], [call.request for call in new]))
+
+
+async def claim(tx: Tx, call_ids: Iterable[UUID], *, lease_s: float, worker: str) -> list[Claimed]:
+    """Move due pending calls to in_progress under a lease; those not returned are not ours to run."""
+    rows = await hot(tx, CLAIM, {"ids": list(set(call_ids)), "lease_s": lease_s, "worker": worker})
+    return [Claimed(**row._asdict()) for row in rows]
+
+
+async def close(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Call]:
+    """Close attempts' calls under the fence. Returns those that were still ours, as they are now."""
+    return [Call(**row._asdict()) for row in await hot(tx, CLOSE, (orjson.dumps(rows).decode(),))]
+
+
+async def store_responses(tx: Tx, responses: Sequence[tuple[UUID, str]]) -> None:
+    """Keep the answers (JSON texts) of calls that completed."""
+    if responses:
+        await hot(tx, STORE_RESPONSES, ([id_ for id_, _ in responses], [text for _, text in responses]))
+
+
+async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int]]) -> None:
+    """Book what a late or corrected attempt cost us on its call, whatever the call's state."""
+    if costs:
+        await hot(tx, ADD_PROVIDER_COST, ([id_ for id_, _ in costs], [cost for _, cost in costs]))
+
+
+async def end_unfinished(
+    tx: Tx, job_ids: Iterable[UUID], *, state: str, code: str, message: str, call_ids: Iterable[UUID] | None = None
+) -> list[Call]:
+    """Cancel or fail calls of locked jobs that have not ended; a worker that still runs one loses the fence."""
+    params = {
+        "job_ids": list(job_ids),
+        "call_ids": None if call_ids is None else list(call_ids),
+        "state": state,
+        "code": code,
+        "message": message,
+    }
+    return [Call(**row._asdict()) for row in await hot(tx, END_UNFINISHED, params)]
+
+
+async def get(tx: Tx, job_id: UUID, call_id: UUID) -> Call | None:
+    """A call of a job, with its answer."""
+    rows = await hot(tx, GET, (job_id, call_id))
+    return Call(**rows[0]._asdict()) if rows else None
+
+
+async def list_of_job(
+    tx: Tx,
+    job_id: UUID,
+    *,
+    states: list[str] | None = None,
+    purpose: str | None = None,
+    order: str = "c.created_at asc",
+    limit: int = 1000,
+    offset: int = 0,
+) -> tuple[list[Call], int]:
+    """A page of a job's calls without their answers, and how many match in all. `order` is ours, never a client's."""
+    params = {"job_id": job_id, "states": states, "purpose": purpose, "limit": limit, "offset": offset}
+    rows = await hot(tx, LIST.format(order=order), params)
+    page = [Call(**{k: v for k, v in row._asdict().items() if k != "total"}) for row in rows]
+    return page, rows[0].total if rows else 0
+
+
+async def ended(tx: Tx, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these calls and jobs are final."""
+    return {row.id for row in await hot(tx, ENDED, {"ids": list(ids)})}
+
+
+async def any_unfinished(tx: Tx, job_id: UUID) -> UUID | None:
+    """A call of the job that has not ended, if there is one."""
+    rows = await hot(tx, ANY_UNFINISHED, (job_id,))
+    return rows[0].id if rows else None
+
+
+def _more(call: NewCall, rung: bool) -> dict[str, Any]:
+    sealed = call.callback_secret_sealed
+    return {"callback_secret_hex": sealed.hex() if sealed else None, "deadline_s": call.deadline_s, "rung": rung}

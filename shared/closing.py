@@ -1,0 +1,272 @@
+"""Ending calls and jobs: result, cost, counters, credits and events in the caller's one transaction.
+
+Locks are taken in the same order everywhere: jobs (by id), calls (by id), accounts (by team).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from shared import attempts, calls, events, facts, jobs, ledger, webhooks
+from shared.calls import Call
+from shared.db import Tx
+from shared.events import Event
+from shared.failures import message
+from shared.jobs import Job
+from shared.messages import Deliver, Ended, Message, Stop
+from shared.prices import Price
+from shared.states import CallState, JobStatus, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens of an attempt. `source`: `provider` when it reported them (0 is a value), `estimated`, or `none`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How an attempt ended and what becomes of its call.
+
+    state: the call's next state; `pending` with `retry_in_s` for another try. swept: the sweeper speaks for a worker
+    that is gone, and only an expired lease gives it the right to.
+    """
+
+    call_id: UUID
+    job_id: UUID
+    number: int
+    outcome: Outcome
+    state: CallState
+    candidate: int = 0
+    candidate_attempts: int = 0
+    retry_in_s: float | None = None
+    failed: int = 0
+    died: int = 0
+    swept: bool = False
+    usage: Usage = Usage()
+    price: Price | None = None
+    provider_cost_nanousd: int = 0
+    client_cost_nanousd: int = 0
+    maybe_billed: bool = False
+    response: str | None = None
+    finish_reason: str | None = None
+    latency_ms: int | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    retry_after_s: int | None = None
+    provider_request_id: str | None = None
+
+    @property
+    def fence(self) -> tuple[UUID, int]:
+        """The call and the attempt number this report speaks for."""
+        return self.call_id, self.number
+
+
+@dataclass(kw_only=True)
+class Aftermath:
+    """What to ring once the transaction is committed, and which attempts turned out to be still in charge."""
+
+    mine: set[tuple[UUID, int]] = field(default_factory=set)
+    ended: list[UUID] = field(default_factory=list)
+    stopped: list[UUID] = field(default_factory=list)
+    deliveries: list[UUID] = field(default_factory=list)
+
+    def messages(self) -> list[Message]:
+        """The bells of this transaction."""
+        found: list[Message] = []
+        if self.ended:
+            found.append(Ended(ids=tuple(self.ended)))
+        if self.stopped:
+            found.append(Stop(ids=tuple(self.stopped)))
+        if self.deliveries:
+            found.append(Deliver(ids=tuple(self.deliveries)))
+        return found
+
+
+async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) -> Aftermath:
+    """Close attempts: the attempt's row always, the call only where its attempt still holds it, then job and money.
+
+    A repeat of the same report changes nothing. `now` stamps the events.
+    """
+    locked = await jobs.lock(tx, (report.job_id for report in reports))
+    closed = await calls.close(tx, [_call_row(report) for report in reports])
+    mine = {(call.id, call.attempt) for call in closed}
+    ours = [report for report in reports if report.fence in mine]
+    await calls.store_responses(tx, [(r.call_id, r.response) for r in ours if r.response is not None])
+    booked = await attempts.close(tx, [_attempt_row(r) for r in reports if r.fence in mine or not r.swept])
+    await calls.add_provider_cost(
+        tx, [(id_, more) for id_, number, more in booked if more and (id_, number) not in mine]
+    )
+    job_of = {report.call_id: report.job_id for report in reports}
+    for call_id, _, more in booked:
+        locked[job_of[call_id]].provider_cost_nanousd += more
+    aftermath = await end_calls(tx, locked, closed, now=now)
+    aftermath.mine = mine
+    return aftermath
+
+
+async def book_abandoned(tx: Tx, reports: Sequence[Report]) -> None:
+    """Close attempts whose call went on without them; what they may have cost is booked on call and job."""
+    locked = await jobs.lock(tx, (report.job_id for report in reports))
+    booked = await attempts.close(tx, [_attempt_row(report) for report in reports])
+    await calls.add_provider_cost(tx, [(call_id, more) for call_id, _, more in booked])
+    job_of = {report.call_id: report.job_id for report in reports}
+    for call_id, _, more in booked:
+        locked[job_of[call_id]].provider_cost_nanousd += more
+    await jobs.save(tx, locked.values())
+
+
+async def cancel_calls(
+    tx: Tx, locked: dict[UUID, Job], *, call_ids: Iterable[UUID] | None = None, code: str = "cancelled"
+) -> list[Call]:
+    """End unfinished calls of locked jobs from outside: cancelled, or failed with another code. Not yet counted."""
+    state = CallState.CANCELLED if code == "cancelled" else CallState.FAILED
+    return await calls.end_unfinished(tx, locked, state=state, code=code, message=message(code), call_ids=call_ids)
+
+
+async def end_calls(
+    tx: Tx,
+    locked: dict[UUID, Job],
+    changed: Sequence[Call],
+    *,
+    now: datetime,
+    finishing: Mapping[UUID, tuple[JobStatus, str | None, str | None]] | None = None,
+) -> Aftermath:
+    """Count calls that ended into their locked jobs, finish the jobs this ends, record the events, fan them out.
+
+    finishing: jobs to finish whatever their calls did: (status, failure_reason, error_message).
+    """
+    recorded: list[Event] = []
+    final = [call for call in changed if call.state in ("completed", "failed", "cancelled")]
+    for call in sorted(final, key=lambda c: c.id):
+        job = locked[call.job_id]
+        _count(job, call)
+        recorded.append(facts.call_ended(job, call, now))
+    ends = {**_auto_completed(locked, final), **(finishing or {})}
+    for job_id, (status, reason, error) in ends.items():
+        job = locked[job_id]
+        job.status, job.failure_reason, job.error_message, job.completed_at = status, reason, error, now
+    await _settle(tx, [locked[job_id] for job_id in ends])
+    recorded.extend(facts.job_ended(locked[job_id], now) for job_id in ends)
+    await jobs.save(tx, locked.values())
+    await events.record(tx, recorded)
+    return Aftermath(
+        ended=[*(call.id for call in final), *ends],
+        deliveries=await webhooks.fan_out(tx, [event.id for event in recorded]),
+    )
+
+
+def charge_of(job: Job) -> int:
+    """Credits a job that just became final is charged (`job_based`): one when completed with a call and none failed."""
+    if job.status != JobStatus.COMPLETED or not job.credits_held:
+        return 0
+    good = job.calls_total >= 1 if job.charge_failed_calls else job.calls_completed >= 1 and job.calls_failed == 0
+    return job.credits_held if good else 0
+
+
+def _count(job: Job, call: Call) -> None:
+    if call.state == CallState.COMPLETED:
+        job.calls_completed += 1
+        job.total_tokens += call.total_tokens or 0
+        job.client_cost_nanousd += call.client_cost_nanousd
+        job.latency_sum_ms += call.latency_ms or 0
+    elif call.state == CallState.FAILED:
+        job.calls_failed += 1
+    else:
+        job.calls_cancelled += 1
+
+
+def _auto_completed(
+    locked: dict[UUID, Job], final: Sequence[Call]
+) -> dict[UUID, tuple[JobStatus, str | None, str | None]]:
+    ends: dict[UUID, tuple[JobStatus, str | None, str | None]] = {}
+    for job_id in {call.job_id for call in final}:
+        job = locked[job_id]
+        if not job.auto_complete or job.is_final or job.unfinished:
+            continue
+        if job.calls_completed:
+            ends[job_id] = (JobStatus.COMPLETED, None, None)
+        else:
+            ends[job_id] = (JobStatus.FAILED, "all_calls_failed", None)
+    return ends
+
+
+async def _settle(tx: Tx, ended: Sequence[Job]) -> None:
+    charges = {job.id: charge_of(job) for job in ended}
+    remaining = await ledger.settle(
+        tx,
+        [
+            ledger.Settlement(
+                job_id=job.id, team_id=job.team_id, charge=charges[job.id], reason=f"Job {job.job_type} completed"
+            )
+            for job in ended
+        ],
+    )
+    for job in ended:
+        job.credits_charged, job.credits_held = charges[job.id], 0
+        job.credits_remaining = remaining.get(job.id)
+
+
+def _call_row(report: Report) -> dict[str, Any]:
+    usage = report.usage
+    done = report.state == CallState.COMPLETED
+    return {
+        "id": report.call_id,
+        "number": report.number,
+        "state": report.state,
+        "candidate": report.candidate,
+        "candidate_attempts": report.candidate_attempts,
+        "retry_in_s": report.retry_in_s,
+        "failed": report.failed,
+        "died": report.died,
+        "swept": report.swept,
+        "provider_cost_nanousd": report.provider_cost_nanousd,
+        "client_cost_nanousd": report.client_cost_nanousd,
+        "maybe_billed": report.maybe_billed,
+        "finish_reason": report.finish_reason,
+        "latency_ms": report.latency_ms,
+        "prompt_tokens": usage.prompt_tokens if done else None,
+        "completion_tokens": usage.completion_tokens if done else None,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens if done else None,
+        "cached_tokens": usage.cached_tokens if done else None,
+        "reasoning_tokens": usage.reasoning_tokens if done else None,
+        "usage_source": usage.source if done else None,
+        "error_code": report.error_code,
+        "error_message": message(report.error_code, report.error_message) if report.error_code else None,
+        "retry_after_s": report.retry_after_s,
+    }
+
+
+def _attempt_row(report: Report) -> dict[str, Any]:
+    usage, price = report.usage, report.price
+    return {
+        "call_id": report.call_id,
+        "number": report.number,
+        "swept": report.swept,
+        "outcome": report.outcome,
+        "http_status": report.http_status,
+        "error_code": report.error_code,
+        "error_message": report.error_message,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "usage_source": usage.source,
+        "maybe_billed": report.maybe_billed,
+        "input_nanousd_per_mtok": price.input if price else None,
+        "output_nanousd_per_mtok": price.output if price else None,
+        "cached_input_nanousd_per_mtok": price.cached_input if price else None,
+        "price_source": price.source if price else "unpriced",
+        "price_version": price.version if price else None,
+        "provider_cost_nanousd": report.provider_cost_nanousd,
+        "client_cost_nanousd": report.client_cost_nanousd,
+        "provider_request_id": report.provider_request_id,
+    }

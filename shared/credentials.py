@@ -1,0 +1,92 @@
+"""Secrets at rest: AES-256-GCM, bound to what they belong to; and the SHA-256 under which virtual keys are stored."""
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+FORMAT = b"\x01"
+NONCE_BYTES = 12
+KEY_BYTES = 32
+KEY_ID_BYTES = 4
+MIN_HINT_LENGTH = 16
+
+
+class CannotOpen(Exception):
+    """The sealed value was made with another key, for another row, or is damaged."""
+
+
+class Sealer:
+    """Seals with the first key of the ring and opens with any; a value opens only for the purpose it was sealed for.
+
+    keys: comma-separated base64 of 32 random bytes each, newest first (`WAYBILL_ENCRYPTION_KEY`).
+    Sealed form: 1 byte format, 4 bytes key id, 12 bytes nonce, ciphertext with tag.
+    """
+
+    def __init__(self, keys: str) -> None:
+        self._ring = {self._key_id(key): AESGCM(key) for key in map(_decoded, keys.split(","))}
+        self._newest = self._key_id(_decoded(keys.split(",", maxsplit=1)[0]))
+
+    def seal(self, secret: str, *, purpose: str) -> bytes:
+        """purpose: what the secret is and whose, e.g. `model_aliases.api_key:gpt-4`; the same is needed to open."""
+        nonce = os.urandom(NONCE_BYTES)
+        return (
+            FORMAT + self._newest + nonce + self._ring[self._newest].encrypt(nonce, secret.encode(), purpose.encode())
+        )
+
+    def open(self, sealed: bytes, *, purpose: str) -> str:
+        """The secret again. Raises CannotOpen."""
+        body = bytes(sealed)
+        cipher = self._ring.get(body[1 : 1 + KEY_ID_BYTES])
+        if body[:1] != FORMAT or cipher is None:
+            raise CannotOpen("unknown key or format")
+        start = 1 + KEY_ID_BYTES
+        try:
+            return cipher.decrypt(
+                body[start : start + NONCE_BYTES], body[start + NONCE_BYTES :], purpose.encode()
+            ).decode()
+        except InvalidTag:
+            raise CannotOpen("sealed for something else, or damaged") from None
+
+    @staticmethod
+    def _key_id(key: bytes) -> bytes:
+        return hashlib.sha256(b"waybill key id" + key).digest()[:KEY_ID_BYTES]
+
+
+def _decoded(key: str) -> bytes:
+    try:
+        decoded = base64.b64decode(key.strip(), validate=True)
+    except binascii.Error:
+        decoded = b""
+    if len(decoded) != KEY_BYTES:
+        raise ValueError("WAYBILL_ENCRYPTION_KEY must be base64 of 32 bytes (several: comma-separated, newest first)")
+    return decoded
+
+
+def new_virtual_key() -> str:
+    """`sk-` and 43 URL-safe characters (32 random bytes)."""
+    return "sk-" + secrets.token_urlsafe(32)
+
+
+def new_webhook_secret() -> str:
+    """`whsec_` and base64 of 32 random bytes, as Standard Webhooks writes it."""
+    return "whsec_" + base64.b64encode(os.urandom(32)).decode()
+
+
+def key_hash(key: str) -> bytes:
+    """What is stored and looked up instead of a virtual key; keys are random, so one round of SHA-256 is enough."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def hint(key: str) -> str:
+    """`sk-...4f2a`; keys under 16 characters show no digit of themselves."""
+    return f"sk-...{key[-4:]}" if len(key) >= MIN_HINT_LENGTH else "sk-..."
+
+
+def same(left: str, right: str) -> bool:
+    """Compare two secrets in constant time."""
+    return secrets.compare_digest(left.encode(), right.encode())

@@ -1,0 +1,101 @@
+"""Postgres: one engine and pool per process, a visible transaction, and the short way to the driver."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from psycopg import AsyncConnection as PsycopgConnection
+from psycopg.rows import namedtuple_row
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+Tx = AsyncConnection
+"""An open connection; nouns take it first, never commit it."""
+
+DatabaseDown = (DBAPIError, PoolTimeout, ConnectionError, TimeoutError)
+"""What a database in trouble raises; `is_down` tells trouble from our own mistakes."""
+
+SESSION = {
+    "statement_timeout": "5s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "10s",
+    "timezone": "UTC",
+    "jit": "off",
+}
+
+
+def driver_url(url: str) -> str:
+    """The psycopg form of `postgresql://…`, for SQLAlchemy."""
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
+
+
+def session_options(extra: Mapping[str, str] | None = None) -> str:
+    """libpq `options` that bound how long a statement, a lock or an idle transaction may take."""
+    return " ".join(f"-c {name}={value}" for name, value in {**SESSION, **(extra or {})}.items())
+
+
+class Database:
+    """The pool of one process. All waits are bounded: 1 s for a connection, 2 s to connect, 5 s for a statement."""
+
+    def __init__(
+        self, url: str, *, pool: int = 10, name: str = "waybill", session: Mapping[str, str] | None = None
+    ) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            driver_url(url),
+            pool_size=pool,
+            max_overflow=0,
+            pool_timeout=1,
+            pool_pre_ping=False,
+            pool_reset_on_return="rollback",
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+            connect_args={"connect_timeout": 2, "application_name": name, "options": session_options(session)},
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self.engine.begin() as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Tx]:
+        """A connection on which every statement is its own transaction: for reads and for single statements."""
+        async with self._autocommit.connect() as tx:
+            yield tx
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.engine.dispose()
+
+
+async def hot(tx: Tx, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    """Run one statement straight on the psycopg connection of `tx`; rows are named tuples.
+
+    A SQLAlchemy statement costs about four times the client CPU; for the few statements run for every call.
+    """
+    connection: PsycopgConnection[Any] = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    async with connection.cursor(row_factory=namedtuple_row) as cursor:
+        await cursor.execute(sql, params)
+        return await cursor.fetchall() if cursor.description else []
+
+
+def is_down(error: BaseException) -> bool:
+    """Whether an error is trouble that passes (connection, restart, timeout, lock) and not a mistake of ours."""
+    if isinstance(error, DBAPIError):
+        cause = error.orig
+        error = cause if isinstance(cause, BaseException) else error
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        return isinstance(error, DatabaseDown) or type(error).__name__ in {"OperationalError", "InterfaceError"}
+    return str(state)[:2] in {"08", "53", "57", "58", "40", "55", "25"}
+
+
+def _dumps(value: object) -> str:
+    return orjson.dumps(value, default=str).decode()

@@ -1,0 +1,114 @@
+"""The errors a use case may raise; `api/http.py` renders them, nothing else knows about HTTP bodies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class WaybillError(Exception):
+    """Base of all errors shown to a client. `detail` is what the client reads; it never holds a secret or an input."""
+
+    status: int = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, detail: str | Sequence[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail if isinstance(detail, str) else self.code)
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class BadRequest(WaybillError):
+    """A business rule refuses the request: duplicate, unknown word in a documented place."""
+
+    status, code = 400, "bad_request"
+
+
+class Unauthorized(WaybillError):
+    """No credential, or one we do not know."""
+
+    status, code = 401, "unauthorized"
+
+
+class Forbidden(WaybillError):
+    """The caller is known and may not do this."""
+
+    status, code = 403, "forbidden"
+
+
+class InsufficientCredits(Forbidden):
+    """The team's free credits are below the hold this request needs."""
+
+    code = "insufficient_credits"
+
+    def __init__(self) -> None:
+        super().__init__("Insufficient credits")
+
+
+class NotFound(WaybillError):
+    """Unknown or malformed id, or unknown path."""
+
+    status, code = 404, "not_found"
+
+
+class Conflict(WaybillError):
+    """The thing is in a state that forbids this."""
+
+    status, code = 409, "conflict"
+
+
+class Gone(WaybillError):
+    """The thing was there and is kept no longer."""
+
+    status, code = 410, "gone"
+
+
+class CallFailed(WaybillError):
+    """The client waited for a call and the call failed; status and text are those of its failure."""
+
+    code = "call_failed"
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str]) -> None:
+        super().__init__(detail, headers=headers)
+        self.status = status
+
+
+class BodyTooLarge(WaybillError):
+    """The body is over `WAYBILL_MAX_BODY_BYTES`."""
+
+    status, code = 413, "body_too_large"
+
+    def __init__(self) -> None:
+        super().__init__("Request body too large")
+
+
+class Invalid(WaybillError):
+    """The request does not validate: `detail` is a list of `{loc, msg, type}`."""
+
+    status, code = 422, "invalid"
+
+    @classmethod
+    def at(cls, loc: Sequence[str | int], msg: str, type_: str) -> "Invalid":
+        """One finding at one place."""
+        return cls([{"loc": list(loc), "msg": msg, "type": type_}])
+
+    @classmethod
+    def not_supported_yet(cls, *loc: str | int) -> "Invalid":
+        """A documented field that this version does not serve."""
+        return cls.at(loc, "not supported yet", "value_error.not_supported")
+
+
+class TooManyRequests(WaybillError):
+    """A limit is reached; `Retry-After` says when to come again."""
+
+    status, code = 429, "rate_limited"
+
+    def __init__(self, detail: str, *, retry_after_s: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail, headers={"Retry-After": str(max(1, retry_after_s)), **(headers or {})})
+
+
+class Unavailable(WaybillError):
+    """A dependency is down or we are draining; the request may be sent again."""
+
+    status, code = 503, "unavailable"
+
+    def __init__(self, detail: str = "Service temporarily unavailable", *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(max(1, retry_after_s))})

@@ -1,0 +1,115 @@
+"""What an event says of a job or a call: the `data` of each type, one schema per type, no prompt and no answer."""
+
+from datetime import datetime
+from typing import Any
+
+from shared import clock, ids, money
+from shared.calls import Call
+from shared.events import Event
+from shared.failures import FAILURES
+from shared.jobs import Job
+
+
+def job_created(job: Job, at: datetime) -> Event:
+    """The job's row was made."""
+    return _job_event(job, "job.created", at, _opening(job))
+
+
+def job_started(job: Job, at: datetime) -> Event:
+    """The job's first call was accepted."""
+    return _job_event(job, "job.started", at, {**_opening(job), "started_at": clock.iso(job.started_at)})
+
+
+def job_ended(job: Job, at: datetime) -> Event:
+    """The job became completed, failed or cancelled."""
+    data = {
+        "id": str(job.id),
+        "status": job.status,
+        "job_type": job.job_type,
+        "user_id": job.user_id,
+        "external_task_id": job.external_task_id,
+        "metadata": job.metadata,
+        "total_calls": job.calls_total,
+        "successful_calls": job.calls_completed,
+        "failed_calls": job.calls_failed,
+        "duration_seconds": int((at - job.created_at).total_seconds()),
+        "total_tokens": job.total_tokens,
+        "total_cost_usd": money.usd(job.client_cost_nanousd),
+        "credits_charged": job.credits_charged,
+        "credits_remaining": job.credits_remaining,
+        "failure_reason": job.failure_reason,
+        "error_message": job.error_message,
+        "completed_at": clock.iso(at),
+        "result_url": f"/api/jobs/{job.id}",
+    }
+    return _job_event(job, f"job.{job.status}", at, data)
+
+
+def call_ended(job: Job, call: Call, at: datetime) -> Event:
+    """A call of this job became completed, failed or cancelled."""
+    data = {
+        "id": str(call.id),
+        "call_id": str(call.id),
+        "status": call.state,
+        "purpose": call.purpose,
+        "model": call.model,
+        "model_group": call.model,
+        "finish_reason": call.finish_reason,
+        "prompt_tokens": call.prompt_tokens,
+        "completion_tokens": call.completion_tokens,
+        "total_tokens": call.total_tokens,
+        "cost_usd": money.usd(call.client_cost_nanousd),
+        "latency_ms": call.latency_ms,
+        "attempt_count": call.attempt,
+        "metadata": call.metadata,
+        "custom_id": None,
+        "error": call_error(call),
+        "result_url": f"/api/jobs/{call.job_id}/calls/{call.id}",
+    }
+    return Event(
+        id=ids.new(),
+        type=f"call.{call.state}",
+        team_id=job.team_id,
+        job_id=job.id,
+        subject_id=call.id,
+        sequence=job.next_sequence(),
+        at=at,
+        data=data,
+    )
+
+
+def call_error(call: Call) -> dict[str, Any] | None:
+    """The `error` of a failed or cancelled call, without its HTTP status."""
+    if call.error_code is None or call.state not in ("failed", "cancelled"):
+        return None
+    return {
+        "code": call.error_code,
+        "message": call.error_message,
+        "retryable": FAILURES[call.error_code].retryable,
+        "maybe_billed": call.maybe_billed,
+    }
+
+
+def _opening(job: Job) -> dict[str, Any]:
+    return {
+        "id": str(job.id),
+        "job_type": job.job_type,
+        "status": job.status,
+        "user_id": job.user_id,
+        "external_task_id": job.external_task_id,
+        "metadata": job.metadata,
+        "total_calls": job.calls_total,
+    }
+
+
+def _job_event(job: Job, type_: str, at: datetime, data: dict[str, Any]) -> Event:
+    return Event(
+        id=ids.new(),
+        type=type_,
+        team_id=job.team_id,
+        job_id=job.id,
+        subject_id=None,
+        sequence=job.next_sequence(),
+        at=at,
+        data=data,
+    )

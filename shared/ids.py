@@ -1,0 +1,35 @@
+"""Ids: UUIDv7 made by the application, so that they are known before the row is written and sort by time."""
+
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+
+def new() -> UUID:
+    """A fresh id that sorts after those made before it on this host."""
+    return uuid7()
+
+
+def parse(text: str) -> UUID | None:
+    """The id in a path, or None when it is malformed (the caller answers its 404)."""
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        return None
+    return parsed if str(parsed) == text.lower() else None
+
+
+def prefixed(prefix: str, id_: UUID) -> str:
+    """`evt_019aa3c2…`: the prefix and 32 hex digits."""
+    return f"{prefix}_{id_.hex}"
+
+
+def parse_prefixed(prefix: str, text: str) -> UUID | None:
+    """The id inside `<prefix>_<32 hex digits>`, or None when malformed."""
+    head, _, digits = text.partition("_")
+    if head != prefix or len(digits) != 32:
+        return None
+    try:
+        return UUID(hex=digits)
+    except ValueError:
+        return None

@@ -1,0 +1,55 @@
+"""Logs: one JSON object a line through structlog, the standard library's loggers bridged and kept quiet."""
+
+import logging
+import sys
+
+import structlog
+import structlog.tracebacks
+
+QUIET = ("LiteLLM", "httpx", "httpcore", "openai", "aiohttp", "asyncio", "dramatiq")
+
+
+def configure(level: str, process: str) -> None:
+    """Set up logging for this process; call once in `main`."""
+    stamps: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _named(process),
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*stamps, structlog.stdlib.add_logger_name],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # Never the locals: a traceback must not print a key or a prompt.
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*stamps, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _named(process: str) -> structlog.typing.Processor:
+    def add_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["process"] = process
+        return event
+
+    return add_process
+
+
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger; call it with an event word and fields, never with a prompt, a key or a URL's query."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return logger

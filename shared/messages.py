@@ -1,0 +1,50 @@
+"""The messages on Redis, queued or published: ids only, safe to send twice. The row is the truth."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+from uuid import UUID
+
+from shared import redis_keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCalls:
+    """Run pending calls, each on its own. Handled by workers/app.py `run_calls`."""
+
+    actor: ClassVar[str] = "run_calls"
+    queue: ClassVar[str] = "calls"
+
+    ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deliver:
+    """Send due webhook deliveries, each on its own. Handled by workers/app.py `deliver`."""
+
+    actor: ClassVar[str] = "deliver"
+    queue: ClassVar[str] = "webhooks"
+
+    ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Calls and jobs reached a final state. Published to every api process, which wakes whoever waits for them."""
+
+    channel: ClassVar[str] = redis_keys.ended_channel()
+
+    ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Calls were cancelled or ran out of time. Published to every worker, which closes their provider connections."""
+
+    channel: ClassVar[str] = redis_keys.cancel_channel()
+
+    ids: tuple[UUID, ...]
+
+
+Message = RunCalls | Deliver | Ended | Stop
+MAX_IDS = 8
+"""Most ids one message carries: few enough that a burst spreads over the worker units."""

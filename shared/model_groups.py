@@ -1,0 +1,118 @@
+"""Model access groups: ordered lists of aliases that teams are given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from shared import tables
+from shared.db import Tx, hot
+
+GROUPS = tables.model_access_groups
+MEMBERS = tables.model_access_group_members
+
+GET = """
+select g.group_name, g.display_name, g.description, g.status, g.created_at, g.updated_at,
+       array(select h.team_id from team_access_groups h where h.group_name = g.group_name order by h.team_id) as teams
+  from model_access_groups g where g.group_name = %s
+"""
+
+MEMBERS_OF = """
+select a.alias, a.display_name, a.provider, a.actual_model, a.litellm_model, a.description, m.priority, a.active
+  from model_access_group_members m join model_aliases a on a.alias = m.alias
+ where m.group_name = %s order by m.priority, m.position, a.alias
+"""
+
+SET_MEMBERS = """
+with wanted as (
+    select a.alias, w.n - 1 as place
+      from unnest(%(aliases)s::text[]) with ordinality as w(alias, n) join model_aliases a on a.alias = w.alias
+), left_out as (
+    delete from model_access_group_members where group_name = %(group)s and alias <> all (%(aliases)s::text[])
+)
+insert into model_access_group_members (group_name, alias, priority, position)
+select %(group)s, alias, place, place from wanted
+on conflict (group_name, alias) do update set priority = excluded.priority, position = excluded.position
+returning alias
+"""
+
+ADD_TO = """
+insert into model_access_group_members (group_name, alias, priority, position)
+select g.group_name, %(alias)s, coalesce(max(m.priority) + 1, 0), coalesce(max(m.position) + 1, 0)
+  from model_access_groups g left join model_access_group_members m on m.group_name = g.group_name
+ where g.group_name = any(%(groups)s::text[]) group by g.group_name
+on conflict do nothing
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A group with the teams that hold it."""
+
+    group_name: str
+    display_name: str
+    description: str | None
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    teams: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """An alias in a group; priority 0 is tried first."""
+
+    alias: str
+    display_name: str
+    provider: str
+    actual_model: str
+    litellm_model: str
+    description: str | None
+    priority: int
+    active: bool
+
+
+async def create(tx: Tx, columns: Mapping[str, Any]) -> bool:
+    """Make it; `columns` are those of the table. False when the name is taken, also by one made at the same time."""
+    made = insert(GROUPS).values(dict(columns)).on_conflict_do_nothing().returning(GROUPS.c.group_name)
+    return (await tx.execute(made)).first() is not None
+
+
+async def lock(tx: Tx, names: Sequence[str]) -> set[str]:
+    """Let no other transaction change these groups or their members until this one ends. Returns those that exist."""
+    wanted = select(GROUPS.c.group_name).where(GROUPS.c.group_name.in_(names))
+    return set((await tx.execute(wanted.order_by(GROUPS.c.group_name).with_for_update())).scalars())
+
+
+async def touch(tx: Tx, names: Sequence[str]) -> None:
+    """Stamp the change of members."""
+    await tx.execute(update(GROUPS).where(GROUPS.c.group_name.in_(names)).values(updated_at=func.app_now()))
+
+
+async def set_members(tx: Tx, group_name: str, aliases: Sequence[str]) -> set[str]:
+    """Make these the members, in this order, and no others. Lock the group first. Returns the aliases that exist."""
+    return {row.alias for row in await hot(tx, SET_MEMBERS, {"group": group_name, "aliases": list(aliases)})}
+
+
+async def add_to(tx: Tx, groups: Sequence[str], alias: str) -> None:
+    """Make the alias the last member of these groups, where it is none yet. Lock them first."""
+    await hot(tx, ADD_TO, {"groups": list(groups), "alias": alias})
+
+
+async def leave_others(tx: Tx, groups: Sequence[str], alias: str) -> None:
+    """Take the alias out of every group but these."""
+    await tx.execute(delete(MEMBERS).where(MEMBERS.c.alias == alias, MEMBERS.c.group_name.not_in(groups)))
+
+
+async def get(tx: Tx, group_name: str) -> Group | None:
+    """The group, or None."""
+    rows = await hot(tx, GET, (group_name,))
+    return Group(**rows[0]._asdict()) if rows else None
+
+
+async def members(tx: Tx, group_name: str) -> list[Member]:
+    """Its aliases in order."""
+    return [Member(**row._asdict()) for row in await hot(tx, MEMBERS_OF, (group_name,))]

@@ -1,0 +1,111 @@
+"""Ringing: a message with ids on Redis, after the commit, never waited for; the sweeper rings again what was lost."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+
+from shared import log, redis_keys
+from shared.messages import MAX_IDS, Deliver, Ended, Message, RunCalls, Stop
+
+Ring = Callable[[Message], None]
+"""Hand a message over for sending; returns at once and never raises."""
+
+logger = log.get(__name__)
+
+REDIS_TIMEOUT_S = 1.0
+PAUSE_AFTER_FAILURE_S = 1.0
+
+
+class PatientRedis(redis.Redis):
+    """A client whose timeouts look like lost connections, which is what Dramatiq's broker understands."""
+
+    def execute_command(self, *args: object, **options: object) -> object:
+        """Run a command; raises redis.ConnectionError for a timeout too."""
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except redis.TimeoutError as error:
+            raise redis.ConnectionError(str(error)) from error
+
+
+def connect(url: str, *, timeout_s: float = REDIS_TIMEOUT_S) -> PatientRedis:
+    """A Redis client without silent retries: a repeated enqueue would be two messages."""
+    pool = redis.ConnectionPool.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, health_check_interval=15
+    )
+    return PatientRedis(connection_pool=pool)
+
+
+def encode(message: RunCalls | Deliver) -> dramatiq.Message[None]:
+    """The Dramatiq message of ours: actor name, queue and ids, nothing else."""
+    ids = [id_.hex for id_ in message.ids]
+    return dramatiq.Message(queue_name=message.queue, actor_name=message.actor, args=(ids,), kwargs={}, options={})
+
+
+class Bell:
+    """Sends messages from a background task. Redis down or frozen delays nobody: the row waits for the sweeper."""
+
+    def __init__(self, url: str) -> None:
+        self._client = connect(url)
+        self._broker = RedisBroker(client=self._client, middleware=[], namespace=redis_keys.DRAMATIQ_NAMESPACE)
+        self._waiting: deque[Message] = deque(maxlen=10_000)
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start the background task."""
+        self._task = asyncio.create_task(self._run(), name="bell")
+
+    async def close(self) -> None:
+        """Send what waits, for at most a second, then stop."""
+        if self._task is None:
+            return
+        for _ in range(20):
+            if not self._waiting:
+                break
+            await asyncio.sleep(0.05)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.to_thread(self._broker.close)
+
+    def ring(self, message: Message) -> None:
+        """Queue a message for sending; the oldest are dropped beyond 10,000."""
+        self._waiting.append(message)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                messages = joined(self._waiting)
+                self._waiting.clear()
+                try:
+                    await asyncio.to_thread(self._send, messages)
+                except Exception as error:  # noqa: BLE001 - the rows wait for the sweeper
+                    logger.warning("ring_failed", error=type(error).__name__, messages=len(messages))
+                    await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+
+    def _send(self, messages: list[Message]) -> None:
+        for message in messages:
+            if isinstance(message, Ended | Stop):
+                self._client.publish(message.channel, ",".join(id_.hex for id_ in message.ids))
+            else:
+                self._broker.enqueue(encode(message))
+
+
+def joined(messages: Iterable[Message]) -> list[Message]:
+    """The same ids in as few messages as MAX_IDS allows; what is published has no such limit."""
+    ids: dict[type[Message], list[UUID]] = {}
+    for message in messages:
+        ids.setdefault(type(message), []).extend(message.ids)
+    return [message for kind, all_ in ids.items() for message in _split(kind, all_)]
+
+
+def _split(kind: type[Message], ids: list[UUID]) -> list[Message]:
+    most = MAX_IDS if kind in (RunCalls, Deliver) else len(ids)
+    return [kind(ids=tuple(ids[start : start + most])) for start in range(0, len(ids), most)]

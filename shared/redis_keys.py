@@ -1,0 +1,38 @@
+"""Every Redis key and channel of ours: what it is, how long it lives, who owns it."""
+
+DRAMATIQ_NAMESPACE = "dramatiq"
+
+
+def queue(name: str) -> str:
+    """Dramatiq's list of waiting message ids of a queue. Owned by Dramatiq; read for its length and peeked at."""
+    return f"{DRAMATIQ_NAMESPACE}:{name}"
+
+
+def epoch() -> str:
+    """String, no expiry, set by the sweeper: missing means that Redis was emptied and every bell is lost."""
+    return "waybill:v1:epoch"
+
+
+def ended_channel() -> str:
+    """Pub/sub channel: ids of calls and jobs that ended, comma-separated. All publish, the api listens."""
+    return "waybill:v1:ended"
+
+
+def cancel_channel() -> str:
+    """Pub/sub channel: ids of calls to stop, comma-separated. The api publishes, workers listen."""
+    return "waybill:v1:cancel"
+
+
+def request_log(team_id: str) -> str:
+    """Sorted set: a member per counted request of a limited team, scored by Redis time in µs; lives 61 s."""
+    return f"waybill:v1:limit:{{{team_id}}}:requests"
+
+
+def token_log(team_id: str) -> str:
+    """Sorted set like `request_log`, of requests that reserved tokens; lives 61 s. Owned by limits."""
+    return f"waybill:v1:limit:{{{team_id}}}:tokens"
+
+
+def tokens_taken(team_id: str) -> str:
+    """Hash: the tokens of each id in `token_log`, and `total`, their sum; lives 61 s. Owned by limits."""
+    return f"waybill:v1:limit:{{{team_id}}}:tokens_taken"

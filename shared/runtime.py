@@ -1,0 +1,52 @@
+"""What a use case needs from its process: settings, database, Redis, the bell, the sealer and the price map."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from shared.credentials import Sealer
+from shared.db import Database
+from shared.prices import PriceMap
+from shared.queue import Bell, Ring
+from shared.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Made once in each `main` and passed on; holds no state of its own."""
+
+    settings: Settings
+    db: Database
+    redis: Redis
+    ring: Ring
+    sealer: Sealer
+    prices: PriceMap
+
+
+def redis_client(url: str, *, timeout_s: float = 1.0) -> Redis:
+    """An asyncio Redis client whose every wait is bounded."""
+    client: Redis = Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=None)
+    return client
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, name: str, pool: int | None = None) -> AsyncIterator[Runtime]:
+    """Open the runtime of a process and close it at the end. name: how the process is seen in `pg_stat_activity`."""
+    bell = Bell(settings.redis_url)
+    rt = Runtime(
+        settings=settings,
+        db=Database(settings.database_url, pool=pool or settings.database_pool, name=name),
+        redis=redis_client(settings.redis_url),
+        ring=bell.ring,
+        sealer=Sealer(settings.encryption_key.get_secret_value()),
+        prices=PriceMap.load(settings.price_map),
+    )
+    await bell.open()
+    try:
+        yield rt
+    finally:
+        await bell.close()
+        await rt.redis.aclose()
+        await rt.db.close()

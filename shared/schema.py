@@ -1,0 +1,18 @@
+"""Which migration this code needs, and whether the database has it."""
+
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from shared.db import Tx
+
+HEAD = "0001"
+"""The revision of the newest file in migrations/versions; a test holds the two together."""
+
+
+async def is_current(tx: Tx) -> bool:
+    """Whether the database is at the revision this code needs."""
+    try:
+        found = await tx.scalar(text("select version_num from alembic_version"))
+    except ProgrammingError:
+        return False
+    return bool(found == HEAD)

@@ -1,0 +1,130 @@
+"""Settings: read once from the environment in each `main`, frozen, checked, passed on in `Runtime`."""
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+VERSION = "0.1.0"
+
+Network = IPv4Network | IPv6Network
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+MIN_PRODUCTION_ADMIN_KEY = 32
+
+
+class Settings(BaseSettings):
+    """Every `WAYBILL_*` variable; seconds end in `_s`, bytes in `_bytes`."""
+
+    model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore")
+
+    env: Literal["development", "production"] = "development"
+    home: Path = Path(".waybill")
+    host: str = "127.0.0.1"
+    port: int = 8003
+    database_url: str = ""
+    redis_url: str = ""
+    database_pool: int = Field(default=10, ge=2)
+    admin_key: SecretStr = SecretStr("")
+    encryption_key: SecretStr = SecretStr("")
+    log_level: str = "INFO"
+
+    max_body_bytes: int = 20 * 1024 * 1024
+    default_wait_s: float = 120
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = (
+        "http://localhost:3000",
+        "http://localhost:3001",
+        "http://localhost:3002",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    max_queue_age_s: float = 60
+
+    workers: int = Field(default=1, ge=1)
+    worker_pids_file: Path | None = None
+    worker_threads: int = Field(default=8, ge=1)
+    calls_in_flight: int = Field(default=1000, ge=1)
+    deliveries_in_flight: int = Field(default=100, ge=1)
+    lease_s: float = Field(default=30, gt=0)
+    sweep_s: float = Field(default=5, gt=0)
+    rering_s: float = Field(default=5, gt=0)
+    dispatch_s: float = Field(default=0.25, gt=0)
+    drain_s: float = Field(default=600, ge=0)
+    watchdog_s: float = Field(default=20, gt=0)
+
+    call_deadline_s: float = 3600
+    job_idle_timeout_s: float = 86_400
+    provider_timeout_s: float = 600
+    provider_connect_timeout_s: float = 5
+    max_attempts_per_call: int = Field(default=6, ge=1)
+    attempts_per_candidate: int = Field(default=3, ge=1)
+    retry_backoff_s: float = Field(default=1, ge=0)
+    max_worker_deaths: int = Field(default=3, ge=1)
+    provider_env_fallback: bool = True
+    provider_allow_nets: Annotated[tuple[Network, ...] | None, NoDecode] = None
+
+    webhook_allow_nets: Annotated[tuple[Network, ...] | None, NoDecode] = None
+    webhook_allow_http: bool | None = None
+    webhook_timeout_s: float = 15
+    webhook_retry_schedule_s: Annotated[tuple[float, ...], NoDecode] = (
+        5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400,
+    )  # fmt: skip
+    """Delays between the ten tries of a delivery; each is spread by ± 20 %."""
+
+    price_map: Path | None = None
+    """The JSON of bundled prices; None is the one inside the installed litellm. The api's image has no litellm."""
+
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("OPENAI_API_KEY"))
+    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY"))
+
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("provider_allow_nets", "webhook_allow_nets", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+    @field_validator("webhook_retry_schedule_s", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> object:
+        return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.env == "production":
+            if len(self.admin_key.get_secret_value()) < MIN_PRODUCTION_ADMIN_KEY:
+                raise ValueError(f"WAYBILL_ADMIN_KEY needs {MIN_PRODUCTION_ADMIN_KEY} characters or more in production")
+            if not self.encryption_key.get_secret_value():
+                raise ValueError("WAYBILL_ENCRYPTION_KEY is required in production")
+        return self
+
+    @property
+    def providers_in_environment(self) -> frozenset[str]:
+        """Providers whose key stands in the server's environment."""
+        keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
+        return frozenset(name for name, key in keys.items() if key is not None and key.get_secret_value())
+
+    @property
+    def provider_networks(self) -> tuple[Network, ...]:
+        """Private networks a provider's `api_base` may be in."""
+        return self._development_loopback(self.provider_allow_nets)
+
+    @property
+    def webhook_networks(self) -> tuple[Network, ...]:
+        """Private networks a webhook may be sent to."""
+        return self._development_loopback(self.webhook_allow_nets)
+
+    @property
+    def webhook_http(self) -> bool:
+        """Whether webhook URLs may be plain http."""
+        return self.env == "development" if self.webhook_allow_http is None else self.webhook_allow_http
+
+    def _development_loopback(self, networks: tuple[Network, ...] | None) -> tuple[Network, ...]:
+        if networks is not None:
+            return networks
+        return LOOPBACK if self.env == "development" else ()

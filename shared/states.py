@@ -1,0 +1,50 @@
+"""The states of jobs, calls, attempts and deliveries; `docs/states.md` draws them, CHECK constraints hold them."""
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """`pending → in_progress → completed | failed | cancelled`; the last three are final."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class CallState(StrEnum):
+    """`pending → in_progress → completed | failed | cancelled`, back to pending for a retry or a lost lease."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended; `unknown` and `abandoned` may have been billed to us."""
+
+    IN_PROGRESS = "in_progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    ABANDONED = "abandoned"
+
+
+class DeliveryState(StrEnum):
+    """`pending → delivered`, `pending → failing → delivered | exhausted`; `aborted` and `discarded` ended otherwise."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILING = "failing"
+    EXHAUSTED = "exhausted"
+    ABORTED = "aborted"
+    DISCARDED = "discarded"
+
+
+FINAL = ("completed", "failed", "cancelled")
+"""Final words of jobs and calls; the same three for both."""
+UNFINISHED = ("pending", "in_progress")
+DUE_DELIVERY = ("pending", "failing")

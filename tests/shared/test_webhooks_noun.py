@@ -1,0 +1,286 @@
+"""Deliveries in Postgres: who gets which event, who may send it, and what a late or lost sender can do."""
+
+import asyncio
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, text
+
+from shared import clock, tables, webhooks
+from shared.runtime import Runtime
+from shared.webhooks import Delivery, Recorded, Result
+from tests.shared.webhook_rows import BODY, Rows
+
+PAST = text("app_now() - interval '1 minute'")
+
+
+@pytest.fixture
+async def rows(runtime: Runtime) -> Rows:
+    rows = Rows(runtime)
+    await rows.create_team()
+    return rows
+
+
+async def claim(rows: Rows, *delivery_ids: UUID, worker: str = "w1") -> list[Delivery]:
+    async with rows.rt.db.statement() as tx:
+        return await webhooks.claim(tx, delivery_ids, lease_s=30, worker=worker)
+
+
+async def record(rows: Rows, result: Result) -> Recorded:
+    async with rows.rt.db.statement() as tx:
+        return await webhooks.record(tx, result)
+
+
+def ended(delivery: Delivery, state: str = "delivered", **fields: object) -> Result:
+    base = Result(
+        id=delivery.id, attempt=delivery.attempt, state=state, started_at=clock.now(), duration_ms=5, status=200
+    )
+    return replace(base, **fields)
+
+
+async def claimed(rows: Rows) -> Delivery:
+    await rows.endpoint()
+    (delivery,) = await claim(rows, *await rows.fan_out(await rows.event()))
+    return delivery
+
+
+@pytest.mark.parametrize(
+    ("type_", "events", "sent"),
+    [
+        ("job.completed", ("job.completed",), True),
+        ("job.completed", ("job.failed", "job.completed"), True),
+        ("job.completed", ("job.*",), True),
+        ("job.completed", ("*",), True),
+        ("job.completed", ("job.failed",), False),
+        ("job.completed", ("call.*",), False),
+        ("job.completed", ("job",), False),
+        ("webhook.endpoint.disabled", ("webhook.*",), True),
+        ("webhook.endpoint.disabled", ("webhook.endpoint.*",), True),
+        ("job.progress", ("job.*", "*"), False),
+        ("job.progress", ("job.progress",), True),
+    ],
+)
+async def test_endpoint_gets_what_its_events_name(rows: Rows, type_: str, events: tuple[str, ...], *, sent: bool):
+    await rows.endpoint(events=events)
+
+    assert len(await rows.fan_out(await rows.event(type_))) == sent
+
+
+async def test_one_delivery_per_event_and_active_endpoint_of_the_team(rows: Rows, runtime: Runtime):
+    other = Rows(runtime)
+    await other.create_team()
+    await other.endpoint()
+    endpoints = {await rows.endpoint(), await rows.endpoint()}
+    await rows.endpoint(active=False)
+    made = await rows.fan_out(await rows.event(), await rows.event())
+
+    stored = [await rows.delivery(id_) for id_ in made]
+    assert len(stored) == 4
+    assert {delivery.endpoint_id for delivery in stored} == endpoints
+
+
+async def test_fan_out_again_makes_nothing_twice(rows: Rows):
+    await rows.endpoint()
+    job = await rows.job("https://cb.example/")
+    event = await rows.event(job_id=job)
+
+    assert len(await rows.fan_out(event)) == 2
+    assert await rows.fan_out(event) == []
+
+
+async def test_nobody_listening_makes_no_row(rows: Rows):
+    job = await rows.job()
+    event = await rows.event("call.completed", job_id=job, call_id=await rows.call(job))
+
+    assert await rows.fan_out(event) == []
+    assert await rows.fan_out() == []
+
+
+async def test_callbacks_of_job_and_call_are_separate_targets(rows: Rows):
+    job = await rows.job("https://job.example/", ("job.completed", "call.completed"))
+    call = await rows.call(job, "https://call.example/")
+    deliveries = await claim(rows, *await rows.fan_out(await rows.event("call.completed", job_id=job, call_id=call)))
+
+    assert {delivery.callback: delivery.url for delivery in deliveries} == {
+        "job": "https://job.example/",
+        "call": "https://call.example/",
+    }
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_callback_is_signed_with_its_own_secret_or_the_teams(rows: Rows, *, own: bool):
+    job = await rows.job("https://job.example/", ("call.completed",), own_secret=own)
+    call = await rows.call(job, "https://call.example/", own_secret=own)
+    deliveries = await claim(rows, *await rows.fan_out(await rows.event("call.completed", job_id=job, call_id=call)))
+
+    for delivery in deliveries:
+        owner = {"job": job, "call": call}[delivery.callback] if own else rows.team_id
+        opened = rows.rt.sealer.open(delivery.secret_sealed, purpose=delivery.secret_purpose)
+        assert opened == rows.secrets[owner]
+    assert len(deliveries) == 2
+
+
+async def test_claim_returns_all_that_an_attempt_needs(rows: Rows):
+    endpoint = await rows.endpoint("https://a.example/hook")
+    event = await rows.event()
+    (delivery,) = await claim(rows, *await rows.fan_out(event))
+
+    assert (delivery.event_id, delivery.endpoint_id, delivery.url, delivery.body) == (
+        event,
+        endpoint,
+        "https://a.example/hook",
+        BODY,
+    )
+    assert (delivery.attempt, delivery.attempt_count) == (1, 0)
+    assert rows.rt.sealer.open(delivery.secret_sealed, purpose=delivery.secret_purpose) == rows.secrets[endpoint]
+
+
+async def test_only_one_of_many_claimers_gets_a_delivery(rows: Rows):
+    await rows.endpoint()
+    made = await rows.fan_out(*[await rows.event() for _ in range(5)])
+    got = await asyncio.gather(*(claim(rows, *made[turn:], *made[:turn]) for turn in range(5)))
+
+    assert sorted(delivery.id for some in got for delivery in some) == sorted(made)
+
+
+async def test_claimer_does_not_wait_for_a_row_another_holds(rows: Rows):
+    await rows.endpoint()
+    held, free = await rows.fan_out(await rows.event(), await rows.event())
+    async with rows.rt.db.transaction() as tx:
+        await tx.execute(select(tables.deliveries).where(tables.deliveries.c.id == held).with_for_update())
+
+        assert [delivery.id for delivery in await claim(rows, held, free)] == [free]
+
+
+async def test_lost_sender_leaves_the_delivery_to_the_next_under_a_new_fence(rows: Rows):
+    first = await claimed(rows)
+    assert await claim(rows, first.id) == []
+    await rows.change(first.id, lease_expires_at=PAST)
+    (second,) = await claim(rows, first.id, worker="w2")
+
+    assert (second.attempt, second.event_id) == (2, first.event_id)
+    assert not (await record(rows, ended(first, "failing", retry_in_s=60.0))).ours
+    assert (await rows.delivery(first.id)).state == "pending"
+    assert (await record(rows, ended(second))).ours
+    assert (await rows.delivery(first.id)).state == "delivered"
+    assert [attempt.number for attempt in await rows.attempts(first.id)] == [1, 2]
+
+
+async def test_delivered_is_recorded_once_and_never_claimed_again(rows: Rows):
+    delivery = await claimed(rows)
+    await record(rows, ended(delivery, response_head="thanks"))
+    await record(rows, ended(delivery, "failing", retry_in_s=1.0))
+
+    stored = await rows.delivery(delivery.id)
+    assert (stored.state, stored.attempt_count, stored.last_status) == ("delivered", 1, 200)
+    assert stored.delivered_at is not None
+    assert stored.lease_expires_at is None
+    assert (await rows.attempts(delivery.id))[0].response_head == "thanks"
+    await rows.change(delivery.id, next_attempt_at=PAST)
+    assert await claim(rows, delivery.id) == []
+
+
+async def test_failing_waits_for_its_time(rows: Rows):
+    delivery = await claimed(rows)
+    await record(
+        rows, ended(delivery, "failing", status=500, error_class="status", error="answered 500", retry_in_s=300.0)
+    )
+
+    stored = await rows.delivery(delivery.id)
+    assert (stored.state, stored.last_status, stored.last_error) == ("failing", 500, "answered 500")
+    assert await claim(rows, delivery.id) == []
+    await rows.change(delivery.id, next_attempt_at=PAST)
+    (again,) = await claim(rows, delivery.id)
+    assert (again.attempt, again.attempt_count) == (2, 1)
+
+
+async def test_endpoint_shows_its_last_status_and_since_when_it_fails(rows: Rows):
+    delivery = await claimed(rows)
+    await record(rows, ended(delivery, "failing", status=500, error_class="status", retry_in_s=0.0))
+    failing = await rows.stored_endpoint(delivery.endpoint_id)
+    assert (failing.last_status, failing.last_triggered_at, failing.failing_since is None) == (
+        500,
+        failing.last_triggered_at,
+        False,
+    )
+
+    (second,) = await claim(rows, delivery.id)
+    await record(rows, ended(second, "failing", status=503, error_class="status", retry_in_s=0.0))
+    still = await rows.stored_endpoint(delivery.endpoint_id)
+    assert (still.last_status, still.failing_since) == (503, failing.failing_since)
+
+    (third,) = await claim(rows, delivery.id)
+    await record(rows, ended(third))
+    healthy = await rows.stored_endpoint(delivery.endpoint_id)
+    assert (healthy.last_status, healthy.failing_since) == (200, None)
+
+
+async def test_gone_disables_the_endpoint_and_what_waits_for_it_is_discarded(rows: Rows):
+    endpoint = await rows.endpoint()
+    made = await rows.fan_out(await rows.event(), await rows.event())
+    (first,) = await claim(rows, made[0])
+    recorded = await record(rows, ended(first, "discarded", status=410, error_class="status", gone=True))
+
+    assert recorded == Recorded(ours=True, disabled=True)
+    stored = await rows.stored_endpoint(endpoint)
+    assert (stored.status, stored.disabled_reason) == ("disabled", "gone")
+    assert await claim(rows, *made) == []
+    assert [(await rows.delivery(id_)).state for id_ in made] == ["discarded", "discarded"]
+    assert await rows.fan_out(await rows.event()) == []
+
+
+async def test_ten_refused_addresses_in_a_row_disable_the_endpoint(rows: Rows):
+    endpoint = await rows.endpoint()
+    made = await rows.fan_out(*[await rows.event() for _ in range(20)])
+    deliveries = await claim(rows, *made)
+    refused = {"status": None, "error_class": "url_refused", "retry_in_s": 60.0}
+    for delivery in deliveries[:9]:
+        assert not (await record(rows, ended(delivery, "failing", **refused))).disabled
+    await record(rows, ended(deliveries[9]))
+    outcomes = [(await record(rows, ended(delivery, "failing", **refused))).disabled for delivery in deliveries[10:]]
+
+    assert outcomes == [False] * 9 + [True]
+    assert (await rows.stored_endpoint(endpoint)).disabled_reason == "url_refused"
+
+
+async def due(rows: Rows, rering_s: float = 5) -> set[UUID]:
+    async with rows.rt.db.statement() as tx:
+        return set(await webhooks.due(tx, limit=10_000, rering_s=rering_s))
+
+
+async def test_timer_finds_what_is_due_and_was_not_rung_lately(rows: Rows):
+    await rows.endpoint()
+    fresh, lost_bell, leased, lost_sender, waiting = await rows.fan_out(*[await rows.event() for _ in range(5)])
+    await claim(rows, leased, lost_sender)
+    for id_ in (lost_bell, leased, lost_sender, waiting):
+        await rows.change(id_, rung_at=PAST)
+    await rows.change(lost_sender, lease_expires_at=PAST)
+    await rows.change(waiting, next_attempt_at=text("app_now() + interval '1 hour'"))
+
+    assert await due(rows) & {fresh, lost_bell, leased, lost_sender, waiting} == {lost_bell, lost_sender}
+    assert not await due(rows) & {lost_bell, lost_sender}
+    assert await due(rows, rering_s=0) >= {fresh, lost_bell, lost_sender}
+
+
+async def test_sender_that_rings_itself_is_not_rung_by_the_timer_at_once(rows: Rows):
+    await rows.endpoint()
+    first, second = await claim(rows, *await rows.fan_out(await rows.event(), await rows.event()))
+    await record(rows, ended(first, "failing", retry_in_s=0.0, self_rung=True))
+    await record(rows, ended(second, "failing", retry_in_s=0.0))
+
+    found = await due(rows)
+    assert second.id in found
+    assert first.id not in found
+
+
+async def test_fan_out_uses_indexes_only(rows: Rows):
+    """With sequential scans priced out, a plan that still has one lacks an index."""
+    async with rows.rt.db.transaction() as tx:
+        await tx.execute(text("set local enable_seqscan = off"))
+        sql = webhooks.FAN_OUT.replace("%(ids)s", f"array['{uuid4()}'::uuid]").replace("%(opt_in)s", "array['x']")
+        plan = "\n".join((await tx.execute(text("explain " + sql.replace(":", "\\:")))).scalars())
+
+    assert "Seq Scan" not in plan
+    for index in ("ix_webhook_endpoints_team_id", "pk_jobs", "pk_calls", "events_id"):
+        assert index in plan

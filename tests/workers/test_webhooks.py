@@ -1,0 +1,226 @@
+"""Delivering: rows to a real receiver and back, and what follows each kind of answer."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import anyio
+import pytest
+from sqlalchemy import insert
+from standardwebhooks import Webhook
+
+from shared import ids, tables
+from shared.messages import Deliver, Message
+from shared.runtime import Runtime
+from shared.settings import LOOPBACK
+from tests.shared.webhook_rows import BODY, Rows
+from tests.workers.receiver import receiving, response
+from workers import webhooks
+from workers.webhook_http import Answer, WebhookSender
+
+SCHEDULE = (5.0, 300.0, 1800.0)
+
+
+@pytest.fixture
+async def rows(runtime: Runtime) -> Rows:
+    rows = Rows(runtime)
+    await rows.create_team()
+    return rows
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[WebhookSender]:
+    sender = WebhookSender(LOOPBACK, http=True)
+    yield sender
+    await sender.close()
+
+
+async def deliver(rows: Rows, sender: WebhookSender, *delivery_ids: object) -> int:
+    claimed = await webhooks.claim(rows.rt, delivery_ids, "w1")
+    for delivery in claimed:
+        await webhooks.run(rows.rt, sender, delivery)
+    return len(claimed)
+
+
+async def test_event_reaches_its_endpoint_signed_and_is_delivered(rows: Rows, sender: WebhookSender):
+    async with receiving() as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        event = await rows.event()
+        (delivery_id,) = await rows.fan_out(event)
+        assert await deliver(rows, sender, delivery_id) == 1
+
+    (request,) = receiver.received
+    assert request.body.decode() == BODY
+    assert request.headers["webhook-id"] == ids.prefixed("evt", event)
+    assert request.headers["waybill-delivery-id"] == ids.prefixed("dlv", delivery_id)
+    assert request.headers["waybill-attempt"] == "1"
+    Webhook(rows.secrets[endpoint]).verify(request.body, request.headers)
+    assert (await rows.delivery(delivery_id)).state == "delivered"
+
+
+async def test_endpoints_own_headers_and_authorization_are_sent_and_ours_win(rows: Rows, sender: WebhookSender):
+    async with receiving() as receiver:
+        id_ = ids.new()
+        seal, own = rows.rt.sealer.seal, '{"X-Env":"test","Webhook-Id":"forged","user-agent":"forged"}'
+        async with rows.rt.db.transaction() as tx:
+            await tx.execute(
+                insert(tables.webhook_endpoints).values(
+                    id=id_, team_id=rows.team_id, url=receiver.url(), events=["*"],
+                    secret_sealed=rows.sealed("webhook_endpoints.secret", id_),
+                    auth_header_sealed=seal("Bearer abc", purpose=f"webhook_endpoints.auth_header:{id_}"),
+                    headers_sealed=seal(own, purpose=f"webhook_endpoints.headers:{id_}"),
+                )
+            )  # fmt: skip
+        event = await rows.event()
+        await deliver(rows, sender, *await rows.fan_out(event))
+
+    headers = receiver.received[0].headers
+    assert (headers["authorization"], headers["x-env"]) == ("Bearer abc", "test")
+    assert headers["webhook-id"] == ids.prefixed("evt", event)
+    assert headers["user-agent"].startswith("Waybill/")
+
+
+async def test_sender_that_died_before_recording_sends_again_with_the_same_webhook_id(
+    rows: Rows, sender: WebhookSender
+):
+    async with receiving() as receiver:
+        await rows.endpoint(receiver.url())
+        (delivery_id,) = await rows.fan_out(await rows.event())
+        (lost,) = await webhooks.claim(rows.rt, [delivery_id], "dies")
+        await sender.post(
+            lost.url, webhooks._headers(rows.rt, lost, lost.body.encode()), lost.body.encode(), timeout_s=5
+        )
+        await rows.change(delivery_id, lease_expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        await deliver(rows, sender, delivery_id)
+
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert (first.headers["waybill-attempt"], second.headers["waybill-attempt"]) == ("1", "2")
+
+
+async def test_failed_try_rings_itself_when_the_next_is_soon(runtime: Runtime, rows: Rows, sender: WebhookSender):
+    rung: list[Message] = []
+    settings = runtime.settings.model_copy(update={"webhook_retry_schedule_s": (0.02, 3600.0)})
+    bell = anyio.Event()
+
+    def ring(message: Message) -> None:
+        rung.append(message)
+        bell.set()
+
+    rows.rt = replace(runtime, settings=settings, ring=ring)
+    async with receiving(response(500), response(500), response(200)) as receiver:
+        await rows.endpoint(receiver.url())
+        (delivery_id,) = await rows.fan_out(await rows.event())
+        await deliver(rows, sender, delivery_id)
+        with anyio.fail_after(10):
+            await bell.wait()
+
+        assert rung == [Deliver(ids=(delivery_id,))]
+        assert await deliver(rows, sender, delivery_id) == 1
+    stored = await rows.delivery(delivery_id)
+    assert (stored.state, stored.attempt_count, stored.rung_at) == ("failing", 2, None)
+    assert len(rung) == 1
+
+
+async def test_secret_that_cannot_be_opened_fails_the_try_and_sends_nothing(rows: Rows, sender: WebhookSender):
+    async with receiving() as receiver:
+        await rows.endpoint(receiver.url())
+        (delivery_id,) = await rows.fan_out(await rows.event())
+        (delivery,) = await webhooks.claim(rows.rt, [delivery_id], "w1")
+        await webhooks.run(rows.rt, sender, replace(delivery, secret_purpose="something else"))
+
+    assert receiver.received == []
+    assert (await rows.attempts(delivery_id))[0].error_class == "secret"
+    assert (await rows.delivery(delivery_id)).state == "failing"
+
+
+async def test_refused_address_is_a_failed_try(rows: Rows, sender: WebhookSender):
+    await rows.endpoint("http://169.254.169.254/latest")
+    (delivery_id,) = await rows.fan_out(await rows.event())
+    await deliver(rows, sender, delivery_id)
+
+    (attempt,) = await rows.attempts(delivery_id)
+    assert (attempt.error_class, attempt.error) == ("url_refused", "metadata address")
+    assert (await rows.delivery(delivery_id)).state == "failing"
+
+
+async def test_gone_disables_the_endpoint(rows: Rows, sender: WebhookSender):
+    async with receiving(response(410)) as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        made = await rows.fan_out(await rows.event(), await rows.event())
+        await deliver(rows, sender, made[0])
+
+    assert (await rows.stored_endpoint(endpoint)).disabled_reason == "gone"
+    assert await deliver(rows, sender, *made) == 0
+    assert {(await rows.delivery(id_)).state for id_ in made} == {"discarded"}
+
+
+async def test_last_try_of_the_schedule_exhausts(runtime: Runtime, rows: Rows, sender: WebhookSender):
+    rows.rt = replace(runtime, settings=runtime.settings.model_copy(update={"webhook_retry_schedule_s": (0.0,)}))
+    async with receiving(response(500)) as receiver:
+        await rows.endpoint(receiver.url())
+        (delivery_id,) = await rows.fan_out(await rows.event())
+        assert [await deliver(rows, sender, delivery_id) for _ in range(3)] == [1, 1, 0]
+
+    assert (await rows.delivery(delivery_id)).state == "exhausted"
+    assert len(receiver.received) == 2
+
+
+def failed(status: int | None = None, error_class: str = "status", **fields: object) -> Answer:
+    return replace(Answer(duration_ms=1, status=status, error_class=error_class), **fields)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (Answer(duration_ms=1, status=204), "delivered"),
+        (Answer(duration_ms=1, status=200, abort=True), "delivered"),
+        (failed(500, abort=True), "aborted"),
+        (failed(410), "discarded"),
+        (failed(301), "failing"),
+        (failed(404), "failing"),
+        (failed(error_class="dns"), "failing"),
+        (failed(200, error_class="body_too_slow"), "failing"),
+    ],
+)
+def test_state_after_an_answer(answer: Answer, state: str):
+    assert webhooks.after(answer, tries=1, schedule_s=SCHEDULE).state == state
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3])
+def test_wait_is_the_schedules_spread_by_a_fifth(tries: int):
+    planned = SCHEDULE[tries - 1]
+    waits = [webhooks.after(failed(500), tries=tries, schedule_s=SCHEDULE).retry_in_s for _ in range(200)]
+
+    assert all(0.8 * planned <= wait <= 1.2 * planned for wait in waits)
+    assert len(set(waits)) > 100
+
+
+def test_after_the_schedules_last_try_nothing_is_left():
+    assert webhooks.after(failed(500), tries=4, schedule_s=SCHEDULE).state == "exhausted"
+
+
+@pytest.mark.parametrize("answer", [failed(429), failed(502), failed(503), failed(504), failed(error_class="timeout")])
+def test_busy_receiver_is_left_alone_for_a_minute(answer: Answer):
+    assert webhooks.after(answer, tries=1, schedule_s=SCHEDULE).retry_in_s == 60
+    assert webhooks.after(answer, tries=2, schedule_s=SCHEDULE).retry_in_s >= 240
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"), [("1", 60), ("90", 90), ("100000", 120), ("soon", 60), ("-5", 60), ("1.5", 60)]
+)
+def test_retry_after_is_honoured_within_one_to_two_planned_waits(asked: str, wait: float):
+    assert webhooks.after(failed(429, retry_after=asked), tries=1, schedule_s=SCHEDULE).retry_in_s == wait
+
+
+def test_retry_after_may_be_a_date():
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    wait = webhooks.after(failed(503, retry_after=at), tries=1, schedule_s=SCHEDULE).retry_in_s
+
+    assert wait is not None
+    assert 60 < wait <= 90
+
+
+def test_retry_after_of_another_status_is_not_honoured():
+    assert webhooks.after(failed(500, retry_after="100"), tries=1, schedule_s=SCHEDULE).retry_in_s <= 6

@@ -1,0 +1,148 @@
+"""Running calls: claim, ask the provider with no transaction open, close under the fence, ring."""
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from shared import calls, clock, closing, log
+from shared.calls import Claimed
+from shared.closing import Report
+from shared.db import is_down
+from shared.group_commit import GroupCommit
+from shared.messages import RunCalls
+from shared.runtime import Runtime
+from shared.states import CallState, Outcome
+from workers import reports
+from workers.pool import Fence
+from workers.provider import Answer, Provider, ProviderError
+
+logger = log.get(__name__)
+
+CLOSE_RETRIES_S = (0.1, 0.2, 0.5, 1, 1, 2, 2, 5, 5, 10, 10, 20, 30, 30)
+"""A result in hand is worth waiting for the database: about two minutes."""
+
+
+class Calls:
+    """The calls this process holds: who they are, what they ask, and why one was stopped."""
+
+    def __init__(self, rt: Runtime, provider: Provider, worker: str) -> None:
+        self._rt = rt
+        self._provider = provider
+        self._worker = worker
+        self._claims: GroupCommit[Sequence[UUID], list[Claimed]] = GroupCommit(self._claim_group)
+        self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=lambda error: not is_down(error))
+        self._asking: dict[Fence, asyncio.Task[Answer]] = {}
+        self._stopped: dict[Fence, str] = {}
+        self.held: set[Fence] = set()
+        """Every lease this process has; read by the renewer's thread."""
+
+    async def claim(self, call_ids: Sequence[UUID]) -> list[Claimed]:
+        """Take calls under a lease; one bell rung twice takes nothing the second time."""
+        claimed = await self._claims.add(call_ids)
+        self.held.update(call.fence for call in claimed)
+        return claimed
+
+    async def run(self, call: Claimed) -> None:
+        """Ask the provider and close the attempt, whatever happens."""
+        try:
+            report = await self._attempt(call)
+            if report is not None:
+                await self._close(report)
+        finally:
+            self.held.discard(call.fence)
+            self._stopped.pop(call.fence, None)
+
+    def stop(self, fence: Fence, reason: str) -> None:
+        """Close a running call's provider connection. reason: cancelled, lost (somebody else has it) or drained."""
+        asking = self._asking.get(fence)
+        if asking is not None and fence not in self._stopped:
+            self._stopped[fence] = reason
+            asking.cancel()
+
+    def cancel(self, call_ids: Collection[UUID]) -> None:
+        """Stop those of these calls that run here."""
+        for fence in [fence for fence in self._asking if fence[0] in call_ids]:
+            self.stop(fence, "cancelled")
+
+    async def _attempt(self, call: Claimed) -> Report | None:
+        settings, started = self._rt.settings, time.monotonic()
+        limit_s = min(settings.provider_timeout_s, call.deadline_in_s)
+        asking = asyncio.ensure_future(self._provider.complete(call, timeout_s=limit_s))
+        self._asking[call.fence] = asking
+        try:
+            answer = await self._within(asking, call, limit_s)
+        except asyncio.CancelledError:
+            return self._stopped_report(call, asking)
+        except ProviderError as error:
+            left_s = call.deadline_in_s - (time.monotonic() - started)
+            return reports.failed(call, error, self._rt.prices, settings, left_s=left_s)
+        except Exception as error:
+            logger.exception("provider_bug", call_id=str(call.id), error=type(error).__name__)
+            bug = ProviderError("internal_error", outcome=Outcome.UNKNOWN, again="never")
+            return reports.failed(call, bug, self._rt.prices, settings, left_s=0)
+        finally:
+            self._asking.pop(call.fence, None)
+        latency_ms = round((time.monotonic() - started) * 1000)
+        return reports.succeeded(call, answer, self._rt.prices, latency_ms=latency_ms)
+
+    async def _within(self, asking: asyncio.Task[Answer], call: Claimed, limit_s: float) -> Answer:
+        done, _ = await asyncio.wait({asking}, timeout=limit_s)
+        if done:
+            return asking.result()
+        asking.cancel()
+        await asyncio.wait({asking}, timeout=1)
+        raise timed_out(call, self._rt.settings.provider_timeout_s)
+
+    def _stopped_report(self, call: Claimed, asking: asyncio.Task[Answer]) -> Report | None:
+        asking.cancel()
+        reason = self._stopped.get(call.fence)
+        if reason is None:
+            return None
+        if reason == "drained":
+            return reports.handed_back(call, self._rt.prices)
+        stopped = ProviderError("cancelled", outcome=Outcome.ABANDONED, again="never")
+        return reports.failed(call, stopped, self._rt.prices, self._rt.settings, left_s=0)
+
+    async def _close(self, report: Report) -> None:
+        for wait_s in CLOSE_RETRIES_S:
+            try:
+                mine = await self._closes.add(report)
+            except Exception as error:
+                if not is_down(error):
+                    logger.exception("close_failed", call_id=str(report.call_id), attempt=report.number)
+                    return
+                logger.warning("close_waits", call_id=str(report.call_id), error=type(error).__name__)
+                await asyncio.sleep(wait_s)
+            else:
+                self._ring_retry(report, mine=mine)
+                return
+        logger.error("close_given_up", call_id=str(report.call_id), attempt=report.number)
+
+    def _ring_retry(self, report: Report, *, mine: bool) -> None:
+        if not mine:
+            logger.info("close_stale", call_id=str(report.call_id), attempt=report.number)
+        elif report.state == CallState.PENDING:
+            bell = RunCalls(ids=(report.call_id,))
+            asyncio.get_running_loop().call_later(report.retry_in_s or 0, self._rt.ring, bell)
+
+    async def _claim_group(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
+        wanted = [call_id for ids in group for call_id in ids]
+        async with self._rt.db.statement() as tx:
+            won = await calls.claim(tx, wanted, lease_s=self._rt.settings.lease_s, worker=self._worker)
+        claimed = {call.id: call for call in won}
+        return [[claimed.pop(call_id) for call_id in ids if call_id in claimed] for ids in group]
+
+    async def _close_group(self, group: Sequence[Report]) -> list[bool | Exception]:
+        async with self._rt.db.transaction() as tx:
+            aftermath = await closing.close_attempts(tx, group, now=clock.now())
+        for message in aftermath.messages():
+            self._rt.ring(message)
+        return [report.fence in aftermath.mine for report in group]
+
+
+def timed_out(call: Claimed, provider_timeout_s: float) -> ProviderError:
+    """The attempt's own limit passed, or the call's deadline, whichever was nearer."""
+    if call.deadline_in_s <= provider_timeout_s:
+        return ProviderError("deadline_exceeded", outcome=Outcome.ABANDONED, again="never")
+    return ProviderError("provider_timeout", outcome=Outcome.UNKNOWN, again="same")

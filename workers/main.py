@@ -1,0 +1,129 @@
+"""The worker's parent: imports litellm once, forks the units, and forks again what dies.
+
+    python -m workers.main
+
+It stays free of threads: only then is a fork safe, and a killed unit is back in a moment instead of seconds.
+"""
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import orjson
+
+from shared import log
+from shared.credentials import Sealer
+from shared.settings import Settings
+from workers.environment import prepare_environment, take_provider_keys
+
+logger = log.get(__name__)
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+RESTART_PAUSE_S = 0.5
+KILL_GRACE_S = 15
+PR_SET_PDEATHSIG = 1
+
+
+class Units:
+    """The forked units of this parent."""
+
+    def __init__(self, count: int, run: Callable[[], None], pids_file: Path | None) -> None:
+        self._count = count
+        self._run = run
+        self._pids_file = pids_file
+        self._started: dict[int, float] = {}
+
+    def serve(self) -> None:
+        """Keep the units running until SIGTERM or SIGINT, then let them drain."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        stopping = False
+        while not stopping:
+            self._fill()
+            received = signal.sigtimedwait(SIGNALS, 5)
+            stopping = received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT)
+            self._reap()
+        for pid in self._started:
+            os.kill(pid, signal.SIGTERM)
+
+    def wait(self, grace_s: float) -> None:
+        """Wait for the units to drain; kill what is left after grace_s."""
+        until = time.monotonic() + grace_s
+        while self._started and time.monotonic() < until:
+            signal.sigtimedwait({signal.SIGCHLD}, 0.5)
+            self._reap()
+        for pid in self._started:
+            os.kill(pid, signal.SIGKILL)
+
+    def _fill(self) -> None:
+        while len(self._started) < self._count:
+            pid = self._fork()
+            self._started[pid] = time.monotonic()
+            self._write_pids()
+
+    def _fork(self) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            die_with_parent(parent)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            self._run()
+        except BaseException:
+            logger.exception("unit_failed")
+            os._exit(1)
+        os._exit(0)
+
+    def _reap(self) -> None:
+        while self._started:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            lived_s = time.monotonic() - self._started.pop(pid, 0.0)
+            logger.warning("unit_ended", pid=pid, status=os.waitstatus_to_exitcode(status), lived_s=round(lived_s, 1))
+            self._write_pids()
+            if lived_s < RESTART_PAUSE_S:
+                time.sleep(RESTART_PAUSE_S)
+
+    def _write_pids(self) -> None:
+        if self._pids_file is None:
+            return
+        fresh = self._pids_file.with_suffix(".new")
+        fresh.write_bytes(orjson.dumps(list(self._started)))
+        fresh.replace(self._pids_file)
+
+
+def die_with_parent(parent: int) -> None:
+    """On Linux a unit is killed when its parent dies, also when the parent died just now."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def main() -> None:
+    """The process."""
+    settings = Settings()
+    log.configure(settings.log_level, "worker")
+    keys: Mapping[str, str] = take_provider_keys(os.environ)
+    prepare_environment(settings.calls_in_flight)
+    from workers.litellm_provider import LitellmProvider
+
+    provider = LitellmProvider(settings, Sealer(settings.encryption_key.get_secret_value()), keys)
+    from workers.unit import serve
+
+    gc.collect()
+    gc.freeze()
+    units = Units(settings.workers, lambda: asyncio.run(serve(settings, provider)), settings.worker_pids_file)
+    units.serve()
+    units.wait(settings.drain_s + KILL_GRACE_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A bounded pool of tasks on the event loop, filled from Dramatiq's threads: the actor waits for room, claims, returns.
+
+Room = fewer tasks than the limit and a loop that is not late: the limit bounds memory, the lag bounds CPU.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+from shared import log
+
+logger = log.get(__name__)
+
+LATE_S = 0.030
+TICK_S = 0.010
+
+
+Fence = tuple[UUID, int]
+"""A row's id and the attempt number under which this process holds it."""
+
+
+class Row(Protocol):
+    """What is run: a claimed row."""
+
+    @property
+    def fence(self) -> Fence:
+        """Who may close it."""
+
+
+Item = TypeVar("Item", bound=Row)
+
+
+class LoopLag:
+    """How late the event loop runs its timers; ticks only while somebody works."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+        self._late_s = 0.0
+        self._ticker: asyncio.Task[None] | None = None
+
+    def seconds(self) -> float:
+        """The lag now; callable from any thread."""
+        overdue = time.monotonic() - self._due if self._ticker is not None else 0.0
+        return max(self._late_s, overdue)
+
+    def watch(self, busy: Callable[[], bool]) -> None:
+        """Tick on the running loop for as long as `busy` says so."""
+        if self._ticker is None:
+            self._due = time.monotonic() + TICK_S
+            self._ticker = asyncio.create_task(self._tick(busy))
+
+    async def _tick(self, busy: Callable[[], bool]) -> None:
+        while busy():
+            self._due = time.monotonic() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._late_s = max(0.0, time.monotonic() - self._due)
+        self._ticker, self._late_s = None, 0.0
+
+
+class Pool(Generic[Item]):
+    """Runs claimed rows. `claim` and `run` are coroutines on the loop; `reserve` and `has_room` are for threads."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        lag: LoopLag,
+        claim: Callable[[Sequence[UUID]], Awaitable[list[Item]]],
+        run: Callable[[Item], Awaitable[None]],
+    ) -> None:
+        self._limit = limit
+        self._lag = lag
+        self._claim = claim
+        self._run = run
+        self._used = 0
+        self._open = True
+        self._room = threading.Condition()
+        self.tasks: dict[Fence, asyncio.Task[None]] = {}
+
+    def has_room(self) -> bool:
+        """Whether a bell should be fetched at all."""
+        return self._open and self._used < self._limit and self._lag.seconds() < LATE_S
+
+    def reserve(self, slots: int) -> bool:
+        """Wait for room and take it. False once the door is closed: the bell belongs back on the queue."""
+        with self._room:
+            while self._open and (self._used >= self._limit or self._lag.seconds() >= LATE_S):
+                self._room.wait(timeout=TICK_S if self._used < self._limit else 1.0)
+            if self._open:
+                self._used += slots
+            return self._open
+
+    async def take(self, ids: Sequence[UUID]) -> None:
+        """Claim reserved rows and start them; slots of rows that others have are given back."""
+        try:
+            won = await self._claim(ids)
+        except BaseException:
+            self._release(len(ids))
+            raise
+        for row in won:
+            self.tasks[row.fence] = asyncio.create_task(self._guarded(row))
+        self._release(len(ids) - len(won))
+        if won:
+            self._lag.watch(lambda: bool(self.tasks))
+
+    def close_door(self) -> None:
+        """Take nothing more and send waiting threads home."""
+        with self._room:
+            self._open = False
+            self._room.notify_all()
+
+    async def drain(self, grace_s: float, cut: Callable[[Fence], None]) -> int:
+        """Wait for the tasks; after grace_s `cut` each that is left. Returns how many were cut."""
+        tasks = set(self.tasks.values())
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=grace_s)
+        left = list(self.tasks)
+        for fence in left:
+            cut(fence)
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        return len(left)
+
+    async def _guarded(self, row: Item) -> None:
+        try:
+            await self._run(row)
+        except Exception:
+            logger.exception("task_failed", id=str(row.fence[0]))
+        finally:
+            self.tasks.pop(row.fence, None)
+            self._release(1)
+
+    def _release(self, slots: int) -> None:
+        with self._room:
+            self._used -= slots
+            self._room.notify_all()

@@ -1,0 +1,171 @@
+"""From what a provider did to the report that closes the attempt: tokens, price, costs, and the call's next state."""
+
+from typing import Any
+
+from shared.attempts import Orphan
+from shared.calls import Claimed
+from shared.closing import Report, Usage
+from shared.money import with_markup
+from shared.prices import UNPRICED, Price, PriceMap
+from shared.settings import Settings
+from shared.states import CallState, Outcome
+from shared.waiting_calls import Expired
+from workers.provider import Answer, ProviderError
+from workers.retry import Standing, after_failure
+
+
+def price_of(row: Any, prices: PriceMap) -> Price:
+    """The price of a claimed or expired call's candidate; `unpriced` is flagged on the attempt, never silently 0."""
+    if row.litellm_model is None:
+        return UNPRICED
+    found = prices.price(
+        row.litellm_model,
+        input_=row.input_nanousd_per_mtok,
+        output=row.output_nanousd_per_mtok,
+        cached_input=row.cached_input_nanousd_per_mtok,
+    )
+    return found or UNPRICED
+
+
+def estimated(row: Any, price: Price) -> tuple[Usage, int]:
+    """What an attempt of unknown outcome may have cost us: an estimate, recorded as one."""
+    usage = Usage(
+        prompt_tokens=row.estimated_prompt_tokens,
+        completion_tokens=row.estimated_output_tokens,
+        source="estimated",
+    )
+    return usage, price.cost_nanousd(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
+
+def succeeded(call: Claimed, answer: Answer, prices: PriceMap, *, latency_ms: int) -> Report:
+    """The provider's complete answer was read."""
+    price, usage = price_of(call, prices), answer.usage
+    cost = price.cost_nanousd(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+    )
+    return Report(
+        call_id=call.id,
+        job_id=call.job_id,
+        number=call.number,
+        outcome=Outcome.SUCCEEDED,
+        state=CallState.COMPLETED,
+        candidate=call.candidate,
+        candidate_attempts=call.candidate_attempts + 1,
+        usage=usage,
+        price=price,
+        provider_cost_nanousd=cost,
+        client_cost_nanousd=with_markup(cost, call.markup_percentage),
+        response=answer.response,
+        finish_reason=answer.finish_reason,
+        latency_ms=latency_ms,
+        provider_request_id=answer.provider_request_id,
+    )
+
+
+def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Settings, *, left_s: float) -> Report:
+    """The attempt failed, or its outcome is unknown; left_s: seconds to the call's deadline."""
+    standing = Standing(
+        candidates=len(call.candidates),
+        candidate=call.candidate,
+        candidate_attempts=call.candidate_attempts,
+        failures=call.failures,
+        deadline_in_s=left_s,
+        on_unknown=call.on_unknown,
+    )
+    following = after_failure(standing, error, settings)
+    price, usage, cost = price_of(call, prices), Usage(), 0
+    if error.outcome in (Outcome.UNKNOWN, Outcome.ABANDONED):
+        usage, cost = estimated(call, price)
+    final = following.state == CallState.FAILED
+    return Report(
+        call_id=call.id,
+        job_id=call.job_id,
+        number=call.number,
+        outcome=error.outcome,
+        state=following.state,
+        candidate=following.candidate,
+        candidate_attempts=following.candidate_attempts,
+        retry_in_s=following.retry_in_s,
+        failed=1,
+        usage=usage,
+        price=price,
+        provider_cost_nanousd=cost,
+        maybe_billed=error.outcome in (Outcome.UNKNOWN, Outcome.ABANDONED),
+        http_status=error.http_status,
+        error_code=error.code,
+        error_message=error.message,
+        retry_after_s=round(error.retry_after_s) if final and error.retry_after_s is not None else None,
+        provider_request_id=error.provider_request_id,
+    )
+
+
+def handed_back(call: Claimed, prices: PriceMap) -> Report:
+    """Cut by a drain: sent, its end not seen; the call is tried again and this counts as nobody's failure."""
+    price = price_of(call, prices)
+    usage, cost = estimated(call, price)
+    return Report(
+        call_id=call.id,
+        job_id=call.job_id,
+        number=call.number,
+        outcome=Outcome.UNKNOWN,
+        state=CallState.PENDING,
+        candidate=call.candidate,
+        candidate_attempts=call.candidate_attempts,
+        retry_in_s=0,
+        usage=usage,
+        price=price,
+        provider_cost_nanousd=cost,
+        maybe_billed=True,
+    )
+
+
+def swept(row: Expired, prices: PriceMap, settings: Settings) -> Report:
+    """A lease ran out: nobody knows how the attempt ended. Worker deaths count apart from the provider's failures."""
+    price = price_of(row, prices)
+    usage, cost = estimated(row, price)
+    code = _end_after_death(row, settings)
+    return Report(
+        call_id=row.id,
+        job_id=row.job_id,
+        number=row.number,
+        outcome=Outcome.UNKNOWN,
+        state=CallState.FAILED if code else CallState.PENDING,
+        candidate=row.candidate,
+        candidate_attempts=row.candidate_attempts,
+        retry_in_s=None if code else 0,
+        died=1,
+        swept=True,
+        usage=usage,
+        price=price,
+        provider_cost_nanousd=cost,
+        maybe_billed=True,
+        error_code=code,
+    )
+
+
+def abandoned(orphan: Orphan, prices: PriceMap) -> Report:
+    """The call was ended from outside and the worker that ran it never reported."""
+    price = price_of(orphan, prices)
+    usage, cost = estimated(orphan, price)
+    return Report(
+        call_id=orphan.call_id,
+        job_id=orphan.job_id,
+        number=orphan.number,
+        outcome=Outcome.ABANDONED,
+        state=CallState.FAILED,
+        swept=True,
+        usage=usage,
+        price=price,
+        provider_cost_nanousd=cost,
+        maybe_billed=True,
+    )
+
+
+def _end_after_death(row: Expired, settings: Settings) -> str | None:
+    if row.deaths + 1 >= settings.max_worker_deaths:
+        return "worker_crashed"
+    if row.deadline_in_s <= 0:
+        return "deadline_exceeded"
+    return "attempts_exhausted" if row.on_unknown == "fail" else None

@@ -1,0 +1,54 @@
+"""What becomes of a call whose attempt failed: the same candidate later, the next one, or the end."""
+
+import random
+from dataclasses import dataclass
+
+from shared.settings import Settings
+from shared.states import CallState, Outcome
+from workers.provider import ProviderError
+
+JITTER = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far a call has come: which candidate, how many failures there and in all, and how long it may still take."""
+
+    candidates: int
+    candidate: int
+    candidate_attempts: int
+    failures: int
+    deadline_in_s: float
+    on_unknown: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Next:
+    """The call's next state; when pending, after how long and at which candidate."""
+
+    state: CallState
+    candidate: int
+    candidate_attempts: int
+    retry_in_s: float | None = None
+
+
+def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Next:
+    """Decide after an attempt failed at its candidate. No attempt starts after the call's deadline."""
+    tried = at.candidate_attempts + 1
+    end = Next(state=CallState.FAILED, candidate=at.candidate, candidate_attempts=tried)
+    if error.again == "never" or at.failures + 1 >= settings.max_attempts_per_call:
+        return end
+    if error.outcome == Outcome.UNKNOWN and at.on_unknown == "fail":
+        return end
+    delay_s = backoff_s(tried, error.retry_after_s, settings.retry_backoff_s)
+    if error.again == "same" and tried < settings.attempts_per_candidate and delay_s < at.deadline_in_s:
+        return Next(state=CallState.PENDING, candidate=at.candidate, candidate_attempts=tried, retry_in_s=delay_s)
+    if at.candidate + 1 < at.candidates and at.deadline_in_s > 0:
+        return Next(state=CallState.PENDING, candidate=at.candidate + 1, candidate_attempts=0, retry_in_s=0)
+    return end
+
+
+def backoff_s(tried: int, retry_after_s: float | None, base_s: float) -> float:
+    """base x 2ⁿ ± 20 %, but never before the provider's Retry-After."""
+    own = base_s * 2.0 ** (tried - 1) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - jitter, not a secret
+    return own if retry_after_s is None else max(own, retry_after_s)

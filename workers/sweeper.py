@@ -1,0 +1,157 @@
+"""The sweeps: what a crash, a wiped Redis or a passed deadline left behind is found here and put right.
+
+Every step is idempotent and works in small transactions; a step that fails is logged and tried again at the next sweep.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from shared import attempts, clock, closing, ids, jobs, ledger, log, redis_keys, waiting_calls, webhooks
+from shared.closing import Aftermath
+from shared.messages import MAX_IDS, Deliver, RunCalls
+from shared.runtime import Runtime
+from shared.states import CallState, JobStatus
+from workers import reports
+
+logger = log.get(__name__)
+
+STEP = 100
+MOST_BELLS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One pass over everything; `found` counts what each step put right."""
+
+    rt: Runtime
+
+    async def run(self) -> dict[str, int]:
+        """Run every step. Returns how many rows each one touched."""
+        steps: Sequence[Callable[[], Awaitable[int]]] = (
+            self.expired_leases,
+            self.overdue_calls,
+            self.overdue_jobs,
+            self.idle_jobs,
+            self.orphaned_attempts,
+            self.stale_holds,
+            self.lost_bells,
+            self.due_deliveries,
+        )
+        found = {}
+        for step in steps:
+            try:
+                found[step.__name__] = await step()
+            except Exception as error:
+                logger.warning("sweep_step_failed", step=step.__name__, error=type(error).__name__, exc_info=error)
+        if any(found.values()):
+            logger.info("swept", **{name: count for name, count in found.items() if count})
+        return found
+
+    async def expired_leases(self) -> int:
+        """A worker died or froze: its attempt's outcome is unknown, the call goes back or ends."""
+        async with self.rt.db.statement() as tx:
+            expired = await waiting_calls.expired(tx, limit=STEP)
+        if not expired:
+            return 0
+        swept = [reports.swept(row, self.rt.prices, self.rt.settings) for row in expired]
+        async with self.rt.db.transaction() as tx:
+            aftermath = await closing.close_attempts(tx, swept, now=clock.now())
+        self._ring(aftermath)
+        again = [r.call_id for r in swept if r.fence in aftermath.mine and r.state == CallState.PENDING]
+        self._ring_calls(again)
+        return len(aftermath.mine)
+
+    async def overdue_calls(self) -> int:
+        """Pending calls whose deadline passed fail; the running ones are timed by their workers."""
+        async with self.rt.db.statement() as tx:
+            overdue = await waiting_calls.overdue(tx, limit=STEP)
+        if not overdue:
+            return 0
+        async with self.rt.db.transaction() as tx:
+            locked = await jobs.lock(tx, [job_id for _, job_id in overdue])
+            ended = await closing.cancel_calls(
+                tx, locked, call_ids=[call_id for call_id, _ in overdue], code="deadline_exceeded"
+            )
+            aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
+        self._ring(aftermath)
+        return len(ended)
+
+    async def overdue_jobs(self) -> int:
+        """Jobs whose deadline passed fail with all their unfinished calls."""
+        async with self.rt.db.statement() as tx:
+            overdue = await jobs.overdue(tx, limit=STEP)
+        return await self._fail_jobs(overdue, "deadline_exceeded")
+
+    async def idle_jobs(self) -> int:
+        """Jobs nobody touches any more fail, and their holds are free again."""
+        async with self.rt.db.statement() as tx:
+            idle = await jobs.idle(tx, self.rt.settings.job_idle_timeout_s, limit=STEP)
+        return await self._fail_jobs(idle, "idle_timeout")
+
+    async def orphaned_attempts(self) -> int:
+        """Attempts on record as running whose call went on without them: their cost is estimated and ours."""
+        async with self.rt.db.statement() as tx:
+            orphans = await attempts.orphaned(tx, grace_s=self.rt.settings.lease_s, limit=STEP)
+        if not orphans:
+            return 0
+        abandoned = [reports.abandoned(orphan, self.rt.prices) for orphan in orphans]
+        async with self.rt.db.transaction() as tx:
+            await closing.book_abandoned(tx, abandoned)
+        return len(orphans)
+
+    async def stale_holds(self) -> int:
+        """Holds of jobs that are final. There are none unless a rule was broken: it is repaired and said aloud."""
+        async with self.rt.db.transaction() as tx:
+            stale = await ledger.release_stale(tx)
+        if stale:
+            logger.error("stale_holds_released", teams=stale)
+        return len(stale)
+
+    async def lost_bells(self) -> int:
+        """Ring again for what was rung long ago and is still pending; for everything when Redis was emptied.
+
+        Bells still in the queue are not lost: beyond MOST_BELLS waiting nothing is added.
+        """
+        emptied = await self.rt.redis.set(redis_keys.epoch(), ids.new().hex, nx=True)
+        waiting = await self.rt.redis.llen(redis_keys.queue(RunCalls.queue))
+        if waiting > MOST_BELLS:
+            return 0
+        async with self.rt.db.statement() as tx:
+            lost = await waiting_calls.lost(
+                tx, rung_before_s=0 if emptied else self.rt.settings.rering_s, limit=MOST_BELLS
+            )
+        self._ring_calls(lost)
+        return len(lost)
+
+    async def due_deliveries(self) -> int:
+        """Webhook deliveries whose next try is due."""
+        async with self.rt.db.statement() as tx:
+            due = await webhooks.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
+        for start in range(0, len(due), MAX_IDS):
+            self.rt.ring(Deliver(ids=tuple(due[start : start + MAX_IDS])))
+        return len(due)
+
+    async def _fail_jobs(self, seen: Sequence[tuple[UUID, datetime]], reason: str) -> int:
+        if not seen:
+            return 0
+        async with self.rt.db.transaction() as tx:
+            locked = await jobs.lock(tx, [id_ for id_, _ in seen])
+            unchanged = {id_ for id_, updated_at in seen if locked[id_].updated_at == updated_at}
+            locked = {id_: job for id_, job in locked.items() if not job.is_final and id_ in unchanged}
+            ended = await closing.cancel_calls(tx, locked, code="deadline_exceeded")
+            aftermath = await closing.end_calls(
+                tx, locked, ended, now=clock.now(), finishing=dict.fromkeys(locked, (JobStatus.FAILED, reason, None))
+            )
+        aftermath.stopped.extend(call.id for call in ended)
+        self._ring(aftermath)
+        return len(locked)
+
+    def _ring(self, aftermath: Aftermath) -> None:
+        for message in aftermath.messages():
+            self.rt.ring(message)
+
+    def _ring_calls(self, call_ids: Sequence[UUID]) -> None:
+        for start in range(0, len(call_ids), MAX_IDS):
+            self.rt.ring(RunCalls(ids=tuple(call_ids[start : start + MAX_IDS])))

@@ -1,0 +1,119 @@
+"""The timer: one leader sweeps and dispatches, the others wait for its Postgres advisory lock.
+
+python -m workers.timer
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+import psycopg
+
+from shared import log, waiting_calls
+from shared.db import is_down, session_options
+from shared.messages import MAX_IDS, RunCalls
+from shared.runtime import Runtime, open_runtime
+from shared.settings import Settings
+from workers.sweeper import Sweep
+
+logger = log.get(__name__)
+
+LEADER_LOCK = 0x5741_5942_544D
+RETRY_S = 0.5
+DISPATCH_WINDOW = 256
+"""Rung calls that may wait for a worker; the rest stays in Postgres, where teams take turns."""
+
+
+async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
+    """Try to become leader until told to stop; a lost connection is lost leadership."""
+    while not stopping.is_set():
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                rt.settings.database_url,
+                autocommit=True,
+                connect_timeout=2,
+                application_name="waybill-timer-leader",
+                options=session_options(),
+            ) as connection:
+                await _lead_on(connection, rt, stopping)
+        except (psycopg.Error, OSError) as error:
+            logger.warning("leader_connection_lost", error=type(error).__name__)
+        await _pause(stopping, RETRY_S)
+
+
+async def dispatch(rt: Runtime) -> int:
+    """Ring the waiting calls whose turn it is. Returns how many."""
+    async with rt.db.statement() as tx:
+        picked = await waiting_calls.dispatch(tx, window=DISPATCH_WINDOW)
+    for start in range(0, len(picked), MAX_IDS):
+        rt.ring(RunCalls(ids=tuple(picked[start : start + MAX_IDS])))
+    return len(picked)
+
+
+async def _lead_on(
+    connection: psycopg.AsyncConnection[tuple[object, ...]], rt: Runtime, stopping: asyncio.Event
+) -> None:
+    cursor = await connection.execute("select pg_try_advisory_lock(%s)", (LEADER_LOCK,))
+    if (await cursor.fetchone()) != (True,):
+        return
+    logger.info("leading")
+    sweep = Sweep(rt=rt)
+    lost = asyncio.create_task(_until_lost(connection))
+    loops = [
+        asyncio.create_task(_every(rt.settings.sweep_s, sweep.run)),
+        asyncio.create_task(_every(rt.settings.dispatch_s, lambda: dispatch(rt))),
+    ]
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({lost, stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (lost, stopped, *loops):
+            task.cancel()
+        await asyncio.gather(lost, stopped, *loops, return_exceptions=True)
+
+
+async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    while True:
+        await connection.execute("select 1")
+        await asyncio.sleep(RETRY_S)
+
+
+async def _every(interval_s: float, work: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(30):
+                await work()
+        except Exception as error:
+            if is_down(error):
+                logger.warning("database_down", error=type(error).__name__)
+            else:
+                logger.exception("timer_step_failed")
+        await asyncio.sleep(interval_s)
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        return
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_, stopping.set)
+    async with open_runtime(settings, name="waybill-timer", pool=4) as rt:
+        await lead(rt, stopping)
+
+
+def main() -> None:
+    """The process."""
+    settings = Settings()
+    log.configure(settings.log_level, "timer")
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()
