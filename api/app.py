@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -93,6 +94,7 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
         routes=[*_routes("", ROOT), *(route for prefix in PREFIXES for route in _routes(prefix, api))],
         middleware=[
             Middleware(RequestId),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(rt.settings.allowed_hosts)),
             Middleware(
                 CORSMiddleware,
                 allow_origins=rt.settings.cors_origins,

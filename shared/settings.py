@@ -38,7 +38,6 @@ class Settings(BaseSettings):
         "http://localhost:3002",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ("*",)
-    max_queue_age_s: float = 60
 
     workers: int = Field(default=1, ge=1)
     worker_pids_file: Path | None = None

@@ -36,8 +36,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A test that failed on a stack shows what its processes logged meanwhile."""
     report = yield
     if report.failed and isinstance(item, pytest.Function):
-        for used in item.funcargs.values():
-            if isinstance(used, Stack | FreshStacks):
+        for name in ("stack", "fresh_stack"):
+            if (used := item.funcargs.get(name)) is not None:
                 report.sections.append(("logs of the stack", used.logs()))
     return report
 

@@ -12,7 +12,7 @@ DISCONNECTED = "disconnected"
 
 
 class DemoProvider:
-    """Speaks to `/_control` and reads the ground truth. `match`: part of the last user message or of the model's name."""
+    """Speaks to `/_control` and reads the ground truth. match: part of the last user message or of the model's name."""
 
     def __init__(self, client: httpx.AsyncClient, ground_truth: Path) -> None:
         self._client = client
@@ -40,7 +40,9 @@ class DemoProvider:
 
     async def asked(self, match: str, count: int = 1, *, outcome: str | None = None, timeout_s: float = 20) -> None:
         """Wait until so many requests came (or have this outcome: held, answered, disconnected, cut)."""
-        wanted = {"match": match, "count": count, "timeout": timeout_s, **({"outcome": outcome} if outcome else {})}
+        wanted: dict[str, str | float] = {"match": match, "count": count, "timeout": timeout_s}
+        if outcome is not None:
+            wanted["outcome"] = outcome
         answer = await self._client.get("/_control/wait", params=wanted, timeout=timeout_s + 10)
         found = answer.raise_for_status().json()
         assert found["reached"], f"the provider saw {found['count']} of {count} requests with {match!r} {outcome or ''}"

@@ -1,4 +1,4 @@
-"""A whole Waybill as real processes: Postgres, Valkey, demo provider, api, worker units and timer, to use and to break."""
+"""A whole Waybill as real processes to use and to break: Postgres, Valkey, demo provider, api, worker units, timer."""
 
 import base64
 import os
@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import orjson
@@ -22,11 +23,10 @@ from cli.embedded.server import Server
 from cli.spawn import free_port, kill_group, spawn
 from shared import redis_keys
 from shared.settings import Settings
-from tests.api.admin import Api, unique
 from tests.demo import DemoProvider
 from tests.hooks import Hooks
 from tests.servers import Servers, running_servers
-from tests.team import Team
+from tests.team import Team, accepted
 from tests.waiting import until
 from tests.workers.receiver import Answer, receiving
 
@@ -104,6 +104,8 @@ class Stack:
     timer: Program
     demo: Program
     units: int
+    admin: httpx.AsyncClient = field(init=False)
+    provider: DemoProvider = field(init=False)
     frozen: set[int] = field(default_factory=set)
     extra: list[Program] = field(default_factory=list)
     teams: list[Team] = field(default_factory=list)
@@ -127,39 +129,44 @@ class Stack:
             lease_s=float(self.env["WAYBILL_LEASE_S"]),
         )
 
-    async def team(self, *, credits: int = 1000, fallbacks: int = 0, prices: Any = None, **fields: Any) -> Team:  # noqa: A002
-        """A new team in a new organization, with aliases of its own at the demo provider."""
-        name = unique("t")
-        group = await self.admin.group()
+    async def team(self, *, fallbacks: int = 0, prices: Any = None, **fields: Any) -> Team:
+        """A new team (1000 credits unless told) in a new organization, with aliases of its own at the demo provider."""
+        name = f"t-{uuid4().hex[:12]}"
+        group, organization = f"group-{name}", f"org-{name}"
         aliases = tuple(f"gpt-4-{n}-{name}" for n in range(1 + fallbacks))
         models = tuple(f"model-{n}-{name}" for n in range(1 + fallbacks))
+        terms = {"access_groups": [group], "credits_allocated": 1000}
+        await self._make(
+            "organizations", {"organization_id": organization, "name": "Acme", "create_default_team": False}
+        )
+        await self._make("model-access-groups", {"group_name": group})
         for alias, model in reversed(list(zip(aliases, models, strict=True))):
-            await self.admin.alias(
-                alias=alias,
-                litellm_model=f"openai/{model}",
-                api_base=self._provider_url,
-                api_key="sk-demo-provider",
-                access_groups=[group["group_name"]],
-                fallbacks=list(aliases[1:]) if alias == aliases[0] else [],
-                **(prices or PRICES),
-            )
-        made = await self.admin.team(
-            team_id=name, access_groups=[group["group_name"]], credits_allocated=credits, **fields
-        )
+            await self._make("model-aliases", self._alias(alias, model, group, aliases, prices or PRICES))
+        made = await self._make("teams", {"organization_id": organization, "team_id": name, **terms, **fields})
         client = await self.client(made["virtual_key"])
-        team = Team(
-            stack=self, client=client, team_id=name, key=made["virtual_key"], aliases=aliases, models=models
-        )
+        team = Team(stack=self, client=client, team_id=name, key=made["virtual_key"], aliases=aliases, models=models)
         self.teams.append(team)
         return team
 
+    def _alias(self, alias: str, model: str, group: str, aliases: tuple[str, ...], prices: Any) -> dict[str, Any]:
+        return {
+            "alias": alias,
+            "litellm_model": f"openai/{model}",
+            "api_base": self._provider_url,
+            "api_key": "sk-demo-provider",
+            "access_groups": [group],
+            "fallbacks": list(aliases[1:]) if alias == aliases[0] else [],
+            **prices,
+        }
+
+    async def _make(self, things: str, body: dict[str, Any]) -> dict[str, Any]:
+        return accepted(await self.admin.post(f"/api/{things}/create", json=body))
+
     async def client(self, key: str | None = None) -> httpx.AsyncClient:
-        """A client of the api, closed after the test; no limit on connections."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        """A client with this virtual key, else the admin's; closed after the test, any number of connections."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {"X-Admin-Key": ADMIN_KEY}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-        client = httpx.AsyncClient(
-            base_url=self.api_url, headers=headers, limits=limits, timeout=60, trust_env=False
-        )
+        client = httpx.AsyncClient(base_url=self.api_url, headers=headers, limits=limits, timeout=60, trust_env=False)
         return await self._open.enter_async_context(client)
 
     async def receiver(self, *answers: bytes | Answer) -> Hooks:
@@ -169,10 +176,12 @@ class Stack:
     async def sql(self, query: str, *params: Any) -> list[Any]:
         """Rows of a query, on a connection of its own."""
         connect = psycopg.AsyncConnection.connect
-        async with await connect(self.database_url, autocommit=True, connect_timeout=5) as connection:
-            async with connection.cursor(row_factory=namedtuple_row) as cursor:
-                await cursor.execute(query, params or None)
-                return await cursor.fetchall() if cursor.description else []
+        async with (
+            await connect(self.database_url, autocommit=True, connect_timeout=5) as connection,
+            connection.cursor(row_factory=namedtuple_row) as cursor,
+        ):
+            await cursor.execute(query, params or None)
+            return await cursor.fetchall() if cursor.description else []
 
     # What a test breaks.
 
@@ -184,9 +193,9 @@ class Stack:
     async def unit_of(self, call_id: str) -> int:
         """The pid of the unit that has the call."""
 
-        async def held() -> int | None:
+        async def held() -> int:
             rows = await self.sql("select worker from calls where id = %s and state = 'in_progress'", call_id)
-            return int(rows[0].worker.rsplit(":", 1)[1]) if rows else None
+            return int(rows[0].worker.rsplit(":", 1)[1]) if rows else 0
 
         return await until(held, f"call {call_id} in progress")
 
@@ -271,7 +280,9 @@ class Stack:
 
     async def leader(self) -> bool:
         """Whether a timer leads."""
-        query = "select 1 from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted"
+        query = (
+            "select 1 from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted"
+        )
         return bool(await self.sql(query + " and a.datname = current_database()"))
 
     async def _units_listen(self) -> bool:
@@ -305,11 +316,9 @@ class Stack:
     async def ready_to_talk(self) -> None:
         """Wait for all parts and make this test's clients."""
         await self.ready()
-        self.admin = Api(await self.client(), ADMIN_KEY)
+        self.admin = await self.client()
         control = httpx.AsyncClient(base_url=self._provider_url.removesuffix("/v1"), timeout=60, trust_env=False)
-        self.provider = DemoProvider(
-            await self._open.enter_async_context(control), self.folder / "ground-truth.jsonl"
-        )
+        self.provider = DemoProvider(await self._open.enter_async_context(control), self.folder / "ground-truth.jsonl")
 
     def stop(self) -> None:
         """Kill what runs."""

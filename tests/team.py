@@ -81,8 +81,7 @@ class Team:
 
     async def read(self, call: Call) -> dict[str, Any]:
         """The call object as it stands, seen by an admin: with its attempts."""
-        answer = await self.stack.admin.get(call.path.removeprefix("/api"))
-        return accepted(answer)
+        return accepted(await self.stack.admin.get(call.path))
 
     async def result(self, call: Call, timeout_s: float = 30) -> dict[str, Any]:
         """The call object once it is final, with its attempts; 503 and lost connections in between are waited out."""
@@ -104,10 +103,10 @@ class Team:
     async def charges(self) -> list[int]:
         """Credits of every deduction so far, oldest first, as positive numbers."""
         rows = await self.stack.sql(
-            "select -amount as credits from credit_entries where team_id = %s and kind = 'deduction' order by created_at",
+            "select -amount as paid from credit_entries where team_id = %s and kind = 'deduction' order by created_at",
             self.team_id,
         )
-        return [row.credits for row in rows]
+        return [row.paid for row in rows]
 
     async def events(self, job_id: str) -> list[str]:
         """The types of a job's events, in their order."""

@@ -92,7 +92,9 @@ async def provider(library: Any) -> AsyncIterator[Provider]:
     await made.aclose()
 
 
-def a_call(base: str | None, *, key: str | None = CANARY, question: str = "Capital of France?", **request: Any) -> Claimed:
+def a_call(
+    base: str | None, *, key: str | None = CANARY, question: str = "Capital of France?", **request: Any
+) -> Claimed:
     sealed = None if key is None else SEALER.seal(key, purpose="model_aliases.api_key:fast")
     messages = [{"role": "user", "content": question}]
     return Claimed(
@@ -234,7 +236,13 @@ TABLE = [
 
 @pytest.mark.parametrize(("step", "code", "outcome", "again", "http_status"), TABLE)
 async def test_failure_is_one_request_and_means_this(
-    provider: Provider, demo: Demo, step: dict[str, Any], code: str, outcome: Outcome, again: str, http_status: int | None
+    provider: Provider,
+    demo: Demo,
+    step: dict[str, Any],
+    code: str,
+    outcome: Outcome,
+    again: str,
+    http_status: int | None,
 ) -> None:
     await demo.script(step, step, step)
     error = await failure(provider, a_call(demo.base))

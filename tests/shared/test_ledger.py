@@ -1,0 +1,118 @@
+"""The ledger: what is held, charged and given back, also when many ask at once."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from psycopg.errors import CheckViolation, UniqueViolation
+
+from shared import ids, ledger
+from shared.db import Database
+from shared.ledger import Hold, Settlement
+from tests.scene import Scene, Team, agrees
+
+
+async def hold(db: Database, team: Team, *job_ids: UUID, credits: int = 1) -> set[UUID]:
+    async with db.transaction() as tx:
+        return await ledger.hold(tx, [Hold(job_id=id_, team_id=team.id, credits=credits) for id_ in job_ids])
+
+
+async def settle(db: Database, team: Team, charge: int, *job_ids: UUID) -> dict[UUID, int]:
+    ended = [Settlement(job_id=id_, team_id=team.id, charge=charge, reason="test") for id_ in job_ids]
+    async with db.transaction() as tx:
+        return await ledger.settle(tx, ended)
+
+
+async def test_holds_are_granted_first_come_first_served(scene: Scene):
+    team, jobs = await scene.team(credits=3), [ids.new() for _ in range(5)]
+
+    assert await hold(scene.rt.db, team, *jobs) == set(jobs[:3])
+    assert await team.credits() == (3, 3, 0)
+    assert await hold(scene.rt.db, team, ids.new()) == set()
+
+
+async def test_a_hold_is_whole_or_not_at_all(scene: Scene):
+    team = await scene.team(credits=3)
+    assert await hold(scene.rt.db, team, ids.new(), credits=4) == set()
+    assert await team.credits() == (3, 0, 3)
+
+
+async def test_settling_charges_and_frees_the_rest_and_writes_one_entry(scene: Scene):
+    team, job = await scene.team(credits=5), ids.new()
+    await hold(scene.rt.db, team, job, credits=3)
+
+    assert await settle(scene.rt.db, team, 2, job) == {job: 3}
+    assert await team.credits() == (3, 0, 3)
+    entry = await scene.row("select * from credit_entries where job_id = :id", id=job)
+    assert (entry.kind, entry.amount, entry.before, entry.after) == ("deduction", -2, 5, 3)
+
+
+async def test_entries_of_one_group_follow_each_other(scene: Scene):
+    team, jobs = await scene.team(credits=10), [ids.new() for _ in range(3)]
+    await hold(scene.rt.db, team, *jobs)
+
+    assert await settle(scene.rt.db, team, 1, *jobs) == {jobs[0]: 9, jobs[1]: 8, jobs[2]: 7}
+    steps = await scene.rows("select before, after from credit_entries where job_id = any(:ids) order by before", ids=jobs)
+    assert [tuple(step) for step in steps] == [(8, 7), (9, 8), (10, 9)]
+
+
+async def test_a_charge_of_nothing_writes_no_entry(scene: Scene):
+    team, job = await scene.team(credits=2), ids.new()
+    await hold(scene.rt.db, team, job)
+
+    assert await settle(scene.rt.db, team, 0, job) == {job: 2}
+    assert await team.deductions() == []
+    assert await team.credits() == (2, 0, 2)
+
+
+async def test_a_job_is_never_charged_twice(scene: Scene):
+    team, job = await scene.team(credits=5), ids.new()
+    await hold(scene.rt.db, team, job)
+    await settle(scene.rt.db, team, 1, job)
+
+    with pytest.raises(UniqueViolation, match="credit_entries_job_id_kind"):
+        await settle(scene.rt.db, team, 1, job)
+    assert await team.credits() == (4, 0, 4)
+
+
+async def test_the_database_itself_refuses_to_overspend(scene: Scene):
+    team = await scene.team(credits=1)
+    with pytest.raises(CheckViolation, match="never_overspent"):
+        async with scene.rt.db.transaction() as tx:
+            await ledger.grant(tx, team.id, -2, kind="adjustment", reason="too much")
+    assert await team.credits() == (1, 0, 1)
+
+
+async def test_holds_and_settlements_from_many_connections_agree_with_the_ledger(scene: Scene):
+    team = await scene.team(credits=30)
+    granted = 0
+
+    async def one(charge: int) -> None:
+        nonlocal granted
+        job = ids.new()
+        if await hold(scene.rt.db, team, job):
+            granted += 1
+            await settle(scene.rt.db, team, charge, job)
+
+    gate = asyncio.Semaphore(8)
+
+    async def bounded(charge: int) -> None:
+        async with gate:
+            await one(charge)
+
+    await asyncio.gather(*(bounded(n % 2) for n in range(60)))
+    charged = -sum(await team.deductions())
+    assert charged == 30 or granted == 60
+    assert await team.credits() == (30 - charged, 0, 30 - charged)
+
+
+async def test_stale_holds_are_released(scene: Scene):
+    team = await scene.team(credits=2)
+    job = await team.job()
+    await team.complete(job["job_id"])
+    await hold(scene.rt.db, team, UUID(job["job_id"]))
+
+    async with scene.rt.db.transaction() as tx:
+        assert team.id in await ledger.release_stale(tx)
+    await agrees(scene, team)
+    assert await team.credits() == (2, 0, 2)
