@@ -21,9 +21,11 @@ async def held_read(waiters: Waiters, request: Request, id_: UUID, wanted: prefe
     until = asyncio.get_running_loop().time() + (wanted.wait_s or 0)
     try:
         while True:
+            woken = finished.done()
             body, final = await read()
             left_s = until - asyncio.get_running_loop().time()
-            if final or left_s <= 0 or _changed(request, body):
+            # Woken without an end: this process is closing, and answers with what there is.
+            if final or woken or left_s <= 0 or _changed(request, body):
                 later = {} if final else {"Retry-After": "1"}
                 return prefer.conditional(request, body, {**wanted.headers, **later})
             await asyncio.wait({finished}, timeout=min(left_s, NET_S))

@@ -4,10 +4,13 @@ python -m api.main
 """
 
 import asyncio
+from socket import socket
 
 import uvicorn
+from starlette.applications import Starlette
 
 from api.app import create_app
+from api.desk import Desk
 from shared import log
 from shared.runtime import open_runtime
 from shared.settings import Settings
@@ -16,11 +19,27 @@ KEEP_ALIVE_S = 75
 SHUTDOWN_S = 5
 
 
+class PatientServer(uvicorn.Server):
+    """Answers those who wait before it closes: they get their 202, and the call goes on."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Release the waiting requests, then close."""
+        desk: Desk | None = getattr(self._app.state, "desk", None)
+        if desk is not None:
+            await desk.waiters.close()
+        await super().shutdown(sockets)
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     async with open_runtime(settings, name="waybill-api") as rt:
+        app = create_app(rt)
         config = uvicorn.Config(
-            create_app(rt),
+            app,
             host=settings.host,
             port=settings.port,
             access_log=False,
@@ -30,7 +49,7 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,
         )
-        await uvicorn.Server(config).serve()
+        await PatientServer(config, app).serve()
 
 
 def main() -> None:

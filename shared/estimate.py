@@ -7,6 +7,8 @@ BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
 TOKENS_PER_IMAGE = 1500
 DEFAULT_OUTPUT_TOKENS = 4096
+MOST_TOKENS = 2**31 - 1
+"""What a column holds; clients may ask for more."""
 
 
 def prompt_tokens(request: Mapping[str, Any]) -> int:
@@ -24,7 +26,7 @@ def output_tokens(request: Mapping[str, Any], max_output_tokens: int | None) -> 
     """The client's own limit, else the model's maximum up to 4096; times `n`."""
     asked = request.get("max_completion_tokens") or request.get("max_tokens")
     largest = asked or min(max_output_tokens or DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS)
-    return int(largest) * int(request.get("n") or 1)
+    return min(int(largest) * int(request.get("n") or 1), MOST_TOKENS)
 
 
 def _weigh(value: object) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Accepting work: holds, jobs, calls and events of a group in one transaction; the bells ring after it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -132,7 +132,8 @@ def _holds(group: Sequence[Submission], known: dict[UUID, Job]) -> list[ledger.H
 
 def _take(s: Submission, known: dict[UUID, Job], writing: _Writing, *, held: bool, now: datetime) -> Accepted:
     if s.new_job is not None:
-        job = known[s.job_id] = s.new_job
+        # A copy: a group that fails is tried again one by one, from what was submitted.
+        job = known[s.job_id] = replace(s.new_job)
         writing.new_jobs.append((job, s.deadline_s))
         job.calls_total = len(s.calls)
         writing.recorded.append(facts.job_created(job, now))

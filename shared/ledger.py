@@ -1,4 +1,4 @@
-"""Credits: accounts, holds and append-only entries; every race is decided in one statement on the locked account row.
+"""Credits: accounts, holds and append-only entries; every race is decided on the locked account row.
 
 remaining = allocated - used          changes only with an entry
 available = remaining - held          the gate
@@ -15,13 +15,17 @@ from sqlalchemy import insert
 from shared import ids, tables
 from shared.db import Tx, hot
 
+# Postgres checks constraints against the row its snapshot saw, before it looks for a newer one: with a settlement in
+# between, a hold that fits would be refused as overspent. So the lock is taken by a statement of its own.
+LOCK = "select team_id from credit_accounts where team_id = any(%s) order by team_id for update"
+
 HOLD = """
 with wanted as (
     select w.job_id, w.team_id, w.credits, sum(w.credits) over (partition by w.team_id order by w.n) as up_to
       from unnest(%s::uuid[], %s::text[], %s::bigint[]) with ordinality as w(job_id, team_id, credits, n)
 ), account as (
     select team_id, allocated - used - held as available, limit_mode
-      from credit_accounts where team_id in (select team_id from wanted) order by team_id for update
+      from credit_accounts where team_id in (select team_id from wanted)
 ), granted as (
     select w.job_id, w.team_id, w.credits from wanted w join account a using (team_id)
      where w.up_to <= a.available or a.limit_mode <> 'hard'
@@ -195,6 +199,7 @@ async def hold(tx: Tx, wanted: Sequence[Hold]) -> set[UUID]:
     """Set credits aside, first come first served within a team. Returns the jobs that got them."""
     if not wanted:
         return set()
+    await hot(tx, LOCK, ([w.team_id for w in wanted],))
     columns = ([w.job_id for w in wanted], [w.team_id for w in wanted], [w.credits for w in wanted])
     return {row.job_id for row in await hot(tx, HOLD, columns)}
 

@@ -37,7 +37,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         for name in ("stack", "fresh_stack"):
-            if (used := item.funcargs.get(name)) is not None:
+            used = item.funcargs.get(name)
+            if isinstance(used, Stack | FreshStacks):
                 report.sections.append(("logs of the stack", used.logs()))
     return report
 

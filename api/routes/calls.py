@@ -60,10 +60,10 @@ async def llm_call(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
     wanted = prefer.preference(request)
     headers = {**taken.headers, **wanted.headers, **_links(id_, call.id)}
     wait_s = rt.settings.default_wait_s if wanted.wait_s is None else wanted.wait_s
-    if await desk.waiters.wait(call.id, finished, wait_s):
+    if wait_s and await desk.waiters.wait(call.id, finished, wait_s):
         return await _answered(rt, id_, call.id, headers)
-    body_ = views.waiting_object(str(call.id), str(id_), CallState.PENDING, clock.iso(now))
-    return Reply(body=body_, status=202, headers={**headers, "Retry-After": "1"})
+    desk.waiters.forget(call.id, finished)
+    return _still_waiting(str(call.id), job_id, CallState.PENDING, clock.iso(now), headers)
 
 
 @endpoint("any")
@@ -122,9 +122,16 @@ async def _answered(rt: Runtime, job_id: UUID, call_id: UUID, headers: dict[str,
         call = await calls.get(tx, job_id, call_id)
     if call is None:
         raise NotFound("Call not found")
+    if call.completed_at is None:
+        return _still_waiting(str(call_id), str(job_id), call.state, clock.iso(call.created_at), headers)
     if call.state == CallState.COMPLETED:
         return Reply(body=views.result_object(call), headers=headers)
     raise failure(call, headers)
+
+
+def _still_waiting(call_id: str, job_id: str, status: str, created_at: str | None, headers: dict[str, str]) -> Reply:
+    body = views.waiting_object(call_id, job_id, status, created_at)
+    return Reply(body=body, status=202, headers={**headers, "Retry-After": "1"})
 
 
 def failure(call: Call, headers: dict[str, str]) -> CallFailed:

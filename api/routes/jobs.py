@@ -58,8 +58,10 @@ async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, 
         raise
     wanted = prefer.preference(request)
     headers = {**taken.headers, **wanted.headers}
-    if new and await desk.waiters.wait(job.id, finished, wanted.wait_s or 0):
-        return Reply(body=await _closing(rt, job.id), headers=headers)
+    if new and wanted.wait_s and await desk.waiters.wait(job.id, finished, wanted.wait_s):
+        closing_ = await _closing(rt, job.id)
+        if closing_["completed_at"] is not None:
+            return Reply(body=closing_, headers=headers)
     desk.waiters.forget(job.id, finished)
     return await _created(rt, accepted.job.id, new, headers)
 

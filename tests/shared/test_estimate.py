@@ -41,6 +41,7 @@ def test_tools_and_schemas_count_as_text():
         ({"max_tokens": 20, "max_completion_tokens": 30}, 500, 30),
         ({"max_tokens": 20, "n": 3}, 500, 60),
         ({"n": 2}, None, 8192),
+        ({"max_tokens": 10**15, "n": 16}, None, 2**31 - 1),
     ],
 )
 def test_output_tokens(fields: dict[str, Any], most: int | None, tokens: int):

@@ -106,6 +106,19 @@ async def test_holds_and_settlements_from_many_connections_agree_with_the_ledger
     assert await team.credits() == (30 - charged, 0, 30 - charged)
 
 
+async def test_a_hold_that_waited_for_a_settlement_gets_the_credit_it_freed(scene: Scene):
+    team, first, second = await scene.team(credits=1), ids.new(), ids.new()
+    await hold(scene.rt.db, team, first)
+    async with scene.rt.db.transaction() as tx:
+        await ledger.settle(tx, [Settlement(job_id=first, team_id=team.id, charge=0, reason="test")])
+        waiting = asyncio.create_task(hold(scene.rt.db, team, second))
+        while not await scene.rows("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):
+            await asyncio.sleep(0.01)
+
+    assert await waiting == {second}
+    assert await team.credits() == (1, 1, 0)
+
+
 async def test_stale_holds_are_released(scene: Scene):
     team = await scene.team(credits=2)
     job = await team.job()

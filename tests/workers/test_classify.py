@@ -1,4 +1,4 @@
-"""What a failure means where no real provider can be made to show it: odd exceptions, headers and half-sent requests."""
+"""What a failure means where no real provider can be made to show it: odd exceptions, headers, half-sent requests."""
 
 from typing import Any
 

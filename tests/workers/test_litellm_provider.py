@@ -139,8 +139,13 @@ async def test_answer_holds_openais_fields_and_nothing_of_the_library(provider: 
 
 
 async def test_only_whitelisted_fields_reach_the_provider(provider: Provider, demo: Demo) -> None:
-    sent = {"temperature": 0.5, "max_tokens": 50, "seed": 7, "n": 2, "stop": ["END"], "user": None}
-    smuggled = {"api_base": "http://127.0.0.1:9", "mock_response": "x", "num_retries": 3, "extra_headers": {"x": "y"}}
+    sent: dict[str, Any] = {"temperature": 0.5, "max_tokens": 50, "seed": 7, "n": 2, "stop": ["END"], "user": None}
+    smuggled: dict[str, Any] = {
+        "api_base": "http://127.0.0.1:9",
+        "mock_response": "x",
+        "num_retries": 3,
+        "extra_headers": {"x": "y"},
+    }
     await provider.complete(a_call(demo.base, **sent, **smuggled, metadata={"a": 1}, model="gpt-9"), timeout_s=LIMIT_S)
 
     [request] = await demo.requests()
@@ -154,7 +159,7 @@ async def test_only_whitelisted_fields_reach_the_provider(provider: Provider, de
 
 async def test_tools_and_logprobs_and_all_choices_are_kept(provider: Provider, demo: Demo) -> None:
     function = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-    forced = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+    forced: dict[str, Any] = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
     called = json.loads((await provider.complete(a_call(demo.base, **forced), timeout_s=LIMIT_S)).response)
     spoken = json.loads((await provider.complete(a_call(demo.base, logprobs=True, n=2), timeout_s=LIMIT_S)).response)
 
