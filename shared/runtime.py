@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
+from redis.maint_notifications import MaintNotificationsConfig
 
 from shared.credentials import Sealer
 from shared.db import Database
@@ -27,7 +28,14 @@ class Runtime:
 
 def redis_client(url: str, *, timeout_s: float = 1.0) -> Redis:
     """An asyncio Redis client whose every wait is bounded."""
-    client: Redis = Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=None)
+    client: Redis = Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=None,
+        # With these on, the pool hands out connections that a restarted server has closed.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
     return client
 
 

@@ -15,6 +15,8 @@ from shared.messages import Message
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
 from shared.settings import Settings
+from tests import scene as scenes
+from tests.scene import Scene
 from tests.servers import Servers, running_servers
 from tests.stack import Stack, running_stack
 
@@ -112,6 +114,13 @@ async def runtime(settings: Settings, prices: PriceMap, rung: list[Message]) -> 
     yield Runtime(settings=settings, db=db, redis=client, ring=rung.append, sealer=sealer, prices=prices)
     await client.aclose()
     await db.close()
+
+
+@pytest.fixture
+async def scene(runtime: Runtime) -> AsyncIterator[Scene]:
+    """A whole Waybill in this process; what is rung is heard by nobody until the test says so."""
+    async with scenes.opened(runtime) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

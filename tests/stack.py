@@ -74,6 +74,8 @@ class Program:
 
     def start(self) -> None:
         """Start it and return at once. From the main thread only: it dies with the thread that started it."""
+        if self.process is not None:
+            self.process.wait(timeout=10)
         self.process = spawn([sys.executable, "-m", *self.words], env=self.env, log=self.log, cwd=PROJECT)
 
     def terminate(self) -> None:
@@ -222,6 +224,10 @@ class Stack:
         os.kill(postgres.pid, signal.SIGQUIT)
         await until(lambda: _ended(postgres), "Postgres ends")
         await started(postgres)
+
+    async def start_postgres(self) -> None:
+        """Start it again after `servers.postgres.stop()`; returns when it answers."""
+        await started(self.servers.postgres)
 
     def kill_redis(self) -> None:
         """SIGKILL; `start_redis` brings it back with what its append-only file holds."""

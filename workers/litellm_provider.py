@@ -3,6 +3,7 @@
 Import it after `workers.environment.prepare_environment`. Retries, fallbacks, prices and costs are ours, not its.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -132,6 +133,16 @@ class LitellmProvider(Provider):
         if self._session is None or self._session.closed:
             self._session = open_session()
         return self._session
+
+
+def warm_up() -> None:
+    """Make one call that no provider sees: litellm imports a hundred modules at its first, half a second of CPU.
+
+    Run in the parent, so that no unit pays for it; leaves no thread and no loop behind.
+    """
+    message = {"role": "user", "content": "warm-up"}
+    with internal_sub_call():
+        asyncio.run(litellm.acompletion(model="openai/gpt-4", messages=[message], mock_response="ok", api_key=NO_KEY))
 
 
 def not_sent(code: str, message: str) -> ProviderError:

@@ -113,11 +113,13 @@ def main() -> None:
     log.configure(settings.log_level, "worker")
     keys: Mapping[str, str] = take_provider_keys(os.environ)
     prepare_environment(settings.calls_in_flight)
-    from workers.litellm_provider import LitellmProvider
+    # Only now: litellm reads the environment when it is imported.
+    from workers.litellm_provider import LitellmProvider, warm_up
 
     provider = LitellmProvider(settings, Sealer(settings.encryption_key.get_secret_value()), keys)
     from workers.unit import serve
 
+    warm_up()
     gc.collect()
     gc.freeze()
     units = Units(settings.workers, lambda: asyncio.run(serve(settings, provider)), settings.worker_pids_file)

@@ -20,6 +20,9 @@ logger = log.get(__name__)
 
 LEADER_LOCK = 0x5741_5942_544D
 RETRY_S = 0.5
+LEADER_SILENT = "5s"
+"""After this long without a word from the leader Postgres frees its lock: a frozen leader must not stop all sweeps."""
+
 DISPATCH_WINDOW = 256
 """Rung calls that may wait for a worker; the rest stays in Postgres, where teams take turns."""
 
@@ -33,7 +36,7 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
                 autocommit=True,
                 connect_timeout=2,
                 application_name="waybill-timer-leader",
-                options=session_options(),
+                options=session_options({"idle_session_timeout": LEADER_SILENT}),
             ) as connection:
                 await _lead_on(connection, rt, stopping)
         except (psycopg.Error, OSError) as error:
