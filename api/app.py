@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -69,6 +70,8 @@ API: Sequence[tuple[str, str, http.Endpoint]] = (
     ("POST", "/webhooks", webhooks.register_webhook),
 )
 
+METHOD_NOT_ALLOWED = 405
+
 CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CORS_REQUEST_HEADERS = (
     "Authorization", "X-Admin-Key", "Idempotency-Key", "Prefer", "If-None-Match", "Last-Event-ID", "X-Request-ID",
@@ -118,4 +121,14 @@ def _routes(prefix: str, table: Sequence[tuple[str, str, http.Endpoint]]) -> lis
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
     return http.failed(request, error)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """All that this path takes: each method is a route of its own, and Starlette names those of the first only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()
+    }

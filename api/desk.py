@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from api.waiting import Waiters
-from shared.db import is_down
+from shared.db import one_to_blame
 from shared.group_commit import GroupCommit
 from shared.intake import Accepted, Submission, accept
 from shared.runtime import Runtime
@@ -23,7 +23,7 @@ class Desk:
 async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
     """Open it on a runtime, close it at the end."""
     desk = Desk(
-        intake=GroupCommit(lambda group: accept(rt, group), alone=lambda error: not is_down(error)),
+        intake=GroupCommit(lambda group: accept(rt, group), alone=one_to_blame),
         waiters=Waiters(rt.db, rt.redis),
     )
     await desk.waiters.open()

@@ -98,7 +98,7 @@ async def _arguments(
             case "body":
                 arguments[name] = await body_of(request, hints[name], runtime.settings.max_body_bytes)
             case "query":
-                arguments[name] = validated(hints[name], dict(request.query_params), "query")
+                arguments[name] = query_of(request, hints[name])
             case _:
                 arguments[name] = request.path_params[name]
     return arguments
@@ -115,6 +115,14 @@ async def body_of(request: Request, model: type[Model], limit_bytes: int) -> Mod
             raise Invalid([{"loc": ["body"], **MISSING}])
         return model()
     return validated(model, parse_json(raw), "body")
+
+
+def query_of(request: Request, model: type[Model]) -> Model:
+    """The query string as `model`. Raises Invalid, also for NUL characters, which Postgres refuses."""
+    for name, value in request.query_params.multi_items():
+        if "\x00" in name + value:
+            raise Invalid.at(["query"], "NUL characters are not allowed", "value_error.nul")
+    return validated(model, dict(request.query_params), "query")
 
 
 def validated(model: type[Model], value: object, place: str) -> Model:

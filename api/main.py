@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from api.app import create_app
 from api.desk import Desk
 from shared import log
+from shared.read_settings import read_settings
 from shared.runtime import open_runtime
 from shared.settings import Settings
 
@@ -54,7 +55,7 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     """The process; uvloop where it is installed."""
-    settings = Settings()
+    settings = read_settings()
     log.configure(settings.log_level, "api")
     try:
         import uvloop

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, Field, StringConstraints, field_va
 from api.fields import Absent, AliasName, Description, Id, Positive, Price, Title, once
 from shared import egress, money
 from shared.errors import BadRequest, Invalid
-from shared.models import PROVIDERS
+from shared.providers import PROVIDERS
 from shared.runtime import Runtime
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]

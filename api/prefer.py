@@ -28,7 +28,9 @@ class Preference:
 
 def preference(request: Request, query_wait: float | None = None) -> Preference:
     """`Prefer: wait=N`, `Prefer: respond-async` (both: as wait), or `?wait=N`; N is clamped to 0..600."""
-    asked = [part.strip() for header in request.headers.getlist("prefer") for part in header.split(",")]
+    asked = [
+        part.partition(";")[0].strip() for header in request.headers.getlist("prefer") for part in header.split(",")
+    ]
     for part in asked:
         name, _, value = part.partition("=")
         if name.strip().lower() == "wait" and _is_number(value.strip().strip('"')):

@@ -1,7 +1,7 @@
 """From a call a client sent to a call that can be accepted: model, price, credential, estimate, limits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -28,9 +28,11 @@ async def resolve(
     rt: Runtime, tx: Tx, team_id: str, call: CallIn, loc: Sequence[str | int] = ("body",)
 ) -> models.Route:
     """The candidates for a call, in order. Raises Forbidden (access), BadRequest, Invalid (no price), Unavailable."""
-    route = await models.resolve(tx, team_id, call.asked_model)
-    for candidate in route.candidates:
-        _check_priced(rt, candidate, loc)
+    found = await models.resolve(tx, team_id, call.asked_model)
+    if not _may_be_billed(rt, found.candidates[0]):
+        raise Invalid.at([*loc, "model"], "model has no price", "value_error.unpriced")
+    # A fallback without a price is left out: it could only fail, or be given away.
+    route = replace(found, candidates=tuple(c for c in found.candidates if _may_be_billed(rt, c)))
     if not any(_has_credential(rt, candidate) for candidate in route.candidates):
         provider = route.candidates[0].provider
         raise Unavailable(
@@ -108,15 +110,14 @@ def tokens_of(call: NewCall) -> int:
     return call.estimated_prompt_tokens + call.estimated_output_tokens
 
 
-def _check_priced(rt: Runtime, candidate: models.Candidate, loc: Sequence[str | int]) -> None:
+def _may_be_billed(rt: Runtime, candidate: models.Candidate) -> bool:
     price = rt.prices.price(
         candidate.litellm_model,
         input_=candidate.input_nanousd_per_mtok,
         output=candidate.output_nanousd_per_mtok,
         cached_input=candidate.cached_input_nanousd_per_mtok,
     )
-    if price is None and not candidate.allow_unpriced:
-        raise Invalid.at([*loc, "model"], "model has no price", "value_error.unpriced")
+    return price is not None or candidate.allow_unpriced
 
 
 def _has_credential(rt: Runtime, candidate: models.Candidate) -> bool:

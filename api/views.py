@@ -255,8 +255,8 @@ def _for_admins(call: Call, attempts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _attempt(row: dict[str, Any]) -> dict[str, Any]:
     same = (
-        "provider", "outcome", "http_status", "error_code", "prompt_tokens", "completion_tokens", "cached_tokens",
-        "reasoning_tokens", "usage_source", "maybe_billed", "price_source", "provider_request_id",
+        "provider", "outcome", "http_status", "error_code", "error_message", "prompt_tokens", "completion_tokens",
+        "cached_tokens", "reasoning_tokens", "usage_source", "maybe_billed", "price_source", "provider_request_id",
     )  # fmt: skip
     return {
         "attempt": row["number"],

@@ -7,7 +7,7 @@ from uuid import UUID
 import redis
 from redis.asyncio import Redis
 
-from shared import calls, log, redis_keys
+from shared import calls, log, redis_keys, tasks
 from shared.db import Database
 
 logger = log.get(__name__)
@@ -31,9 +31,7 @@ class Waiters:
 
     async def close(self) -> None:
         """Stop listening and release everybody, so that they answer with what there is."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         self.wake(list(self._waiting))
 
     def expect(self, id_: UUID) -> asyncio.Future[None]:

@@ -26,12 +26,12 @@ class Plan:
 
     workers: Sequence[int] = (1, 2)
     rounds: int = 3
-    run_s: float = 3.0
-    warm_s: float = 1.5
+    run_s: float = 2.5
+    warm_s: float = 1.0
     single_calls: int = 100
 
 
-QUICK = Plan(workers=(1,), run_s=0.6, warm_s=0.3, single_calls=30)
+QUICK = Plan(workers=(1,), run_s=0.5, warm_s=0.3, single_calls=30)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

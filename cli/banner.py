@@ -17,6 +17,9 @@ def banner(config: Config, home: Home, env: Mapping[str, str], demo: Demo | None
         facts |= {"demo models": ", ".join(demo.demo_models) + " (answered by the built-in demo provider)"}
         if demo.real_models:
             facts |= {"real models": ", ".join(demo.real_models)}
+        if demo.off_models:
+            off = [f"{', '.join(models)} (until {variable} is set)" for variable, models in demo.off_models.items()]
+            facts |= {"switched off": "; ".join(off)}
     facts |= {"workers": env["WAYBILL_WORKERS"], "logs": str(home.path / "logs"), "pids, URLs": str(home.run)}
     lines = ["", "Waybill is ready.", ""]
     lines += [f"  {name:<12} {value}" for name, value in facts.items()]
@@ -36,7 +39,7 @@ def curl_line(api_url: str, virtual_key: str) -> str:
     question = {"model": "gpt-4", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
     job = _post(f"{api_url}/api/jobs/create", virtual_key, {"team_id": TEAM, "job_type": "test"})
     call = _post(f"{api_url}/api/jobs/$JOB/llm-call", virtual_key, question)
-    return f"JOB=$({job} | sed -E 's/.*\"job_id\":\"([^\"]+)\".*/\\1/'); {call}"
+    return f'JOB=$({job} | sed -E \'s/.*"job_id":"([^"]+)".*/\\1/\'); {call}'
 
 
 def _post(url: str, virtual_key: str, body: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.home import Home
+from shared.read_settings import BadSetting
 
 LOOPBACK = "127.0.0.0/8,::1/128"
 OPEN_NETWORKS = ("WAYBILL_WEBHOOK_ALLOW_NETS", "WAYBILL_PROVIDER_ALLOW_NETS")
@@ -14,10 +15,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 _SECRET_OF_PROVIDER = re.compile(r"(_API_KEY|_ACCESS_KEY|_ACCESS_KEY_ID|_SESSION_TOKEN|_AUTH_TOKEN)$")
 _MADE_BY_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-
-
-class BadSetting(ValueError):
-    """A variable has a value that cannot be used."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ from cli.home import Home, read_json, write_private
 
 TEAM, ORGANIZATION, DEMO_GROUP = "acme-corp", "acme", "demo-models"
 DEMO_CREDITS = 1000
+ALIASES = "/api/model-aliases"
 
 
 class SeedFailed(RuntimeError):
@@ -40,11 +41,15 @@ REAL_MODELS: Mapping[str, tuple[str, str, Sequence[str]]] = {
 
 @dataclass(frozen=True)
 class Demo:
-    """What the reader needs to try it: the team's key and the models it may use."""
+    """What the reader needs to try it: the team's key and the models it may use.
+
+    off_models: variable -> models of an earlier run that are switched off while it is not set.
+    """
 
     virtual_key: str
     demo_models: Sequence[str]
     real_models: Sequence[str]
+    off_models: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Admin:
@@ -99,12 +104,14 @@ def seed_demo(api_url: str, admin_key: str, provider_url: str, home: Home, envir
         _ensure_group(admin, DEMO_GROUP, "Answered by the built-in demo provider")
         _ensure_demo_aliases(admin, provider_url, home)
         groups = _ensure_real_groups(admin)
-        real = _ensure_real_aliases(admin, environ)
+        real = RealAliases(admin, home)
+        for variable in REAL_MODELS:
+            real.switch_on(variable) if environ.get(variable) else real.switch_off(variable)
         key = _ensure_team(admin, home, [DEMO_GROUP, *groups])
         _ensure_default_team(admin, environ)
     finally:
         admin.close()
-    return Demo(key, [model.alias for model in DEMO_MODELS], real)
+    return Demo(key, [model.alias for model in DEMO_MODELS], real.on, real.off)
 
 
 def _ensure_group(admin: Admin, name: str, description: str) -> None:
@@ -125,8 +132,8 @@ def _ensure_demo_aliases(admin: Admin, provider_url: str, home: Home) -> None:
             "api_base": provider_url,
             "api_key": "sk-demo-provider",
         }
-        path = f"/api/model-aliases/{model.alias}"
-        there = admin.ensure(path, "/api/model-aliases/create", body)
+        path = f"{ALIASES}/{model.alias}"
+        there = admin.ensure(path, f"{ALIASES}/create", body)
         moved = kept.get("provider_url", provider_url) != provider_url
         if moved and there.get("api_base") == kept["provider_url"]:
             admin.send("PUT", path, {"api_base": provider_url})
@@ -140,17 +147,48 @@ def _ensure_real_groups(admin: Admin) -> list[str]:
     return [group for group, _provider, _names in REAL_MODELS.values()]
 
 
-def _ensure_real_aliases(admin: Admin, environ: Mapping[str, str]) -> list[str]:
-    """Aliases for the providers whose key is in the environment; no key is stored on them."""
-    models: list[str] = []
-    for variable, (group, provider, names) in REAL_MODELS.items():
-        if not environ.get(variable):
-            continue
+class RealAliases:
+    """Aliases for the providers whose key is in the environment; no key is stored on them.
+
+    demo.json remembers which of them were made here: others of the same name are the user's, and stay as they are.
+    """
+
+    def __init__(self, admin: Admin, home: Home) -> None:
+        self._admin, self._home = admin, home
+        self._made: dict[str, str] = read_json(home.demo).get("made_models", {})
+        self.on: list[str] = []
+        self.off: dict[str, Sequence[str]] = {}
+
+    def switch_on(self, variable: str) -> None:
+        """Make those of this key that are missing, and put back those that a run without it switched off."""
+        group, provider, names = REAL_MODELS[variable]
         for name in names:
-            body = {"alias": name, "litellm_model": f"{provider}/{name}", "access_groups": [group]}
-            admin.ensure(f"/api/model-aliases/{name}", "/api/model-aliases/create", body)
-        models.extend(names)
-    return models
+            if self._admin.get(f"{ALIASES}/{name}") is None:
+                self._note(name, "on")
+                body = {"alias": name, "litellm_model": f"{provider}/{name}", "access_groups": [group]}
+                self._admin.send("POST", f"{ALIASES}/create", body)
+            elif self._made.get(name) == "off":
+                self._admin.send("PUT", f"{ALIASES}/{name}", {"active": True})
+                self._note(name, "on")
+        self.on.extend(names)
+
+    def switch_off(self, variable: str) -> None:
+        """Without the key each call would fail; an alias that was given a key of its own works on."""
+        _group, _provider, names = REAL_MODELS[variable]
+        for name in (name for name in names if name in self._made):
+            there = self._admin.get(f"{ALIASES}/{name}")
+            if there is None or there["has_api_key"]:
+                continue
+            if there["active"]:
+                self._note(name, "off")
+                self._admin.send("PUT", f"{ALIASES}/{name}", {"active": False})
+        off = [name for name in names if self._made.get(name) == "off"]
+        if off:
+            self.off[variable] = off
+
+    def _note(self, name: str, state: str) -> None:
+        self._made[name] = state
+        write_private(self._home.demo, {**read_json(self._home.demo), "made_models": self._made})
 
 
 def _ensure_team(admin: Admin, home: Home, groups: list[str]) -> str:

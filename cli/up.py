@@ -13,13 +13,16 @@ import psycopg
 
 from cli.banner import banner
 from cli.children import Child, Signals
-from cli.config import PROJECT, BadSetting, Config
+from cli.config import PROJECT, Config
 from cli.embedded import Postgres, Valkey
+from cli.given import check_given
 from cli.home import Home, read_json, write_private
 from cli.programs import Command, Programs
 from cli.seed import Demo, SeedFailed
 from cli.spawn import end_with_parent, free_port, port_is_free, spawn, tail
 from cli.supervisor import Stopped, Supervisor
+from shared.read_settings import BadSetting
+from shared.servers import is_migrated
 
 READY_TIMEOUT_S = 120.0
 
@@ -42,11 +45,10 @@ def up(programs: Programs | None = None, environ: Mapping[str, str] = os.environ
     os.umask(0o077)
     try:
         config = Config.read(environ)
-        home = Home(config.home)
-        home.prepare()
-        home.lock()
+        home = _open_home(config)
         _refuse_taken_port(config.port)
         with Signals() as signals:
+            check_given(config, home, home.load_keys())
             return _Up(config, home, programs or Programs(), signals).run()
     except REFUSALS as error:
         _say(f"waybill: {error}", to_errors=True)
@@ -55,6 +57,16 @@ def up(programs: Programs | None = None, environ: Mapping[str, str] = os.environ
 
 def _say(text: str, *, to_errors: bool = False) -> None:
     print(text, file=sys.stderr if to_errors else sys.stdout, flush=True)
+
+
+def _open_home(config: Config) -> Home:
+    home = Home(config.home)
+    try:
+        home.prepare()
+        home.lock()
+    except OSError as error:
+        raise BadSetting(f"WAYBILL_HOME: {config.home} cannot be used ({error.strerror})") from None
+    return home
 
 
 def _refuse_taken_port(port: int) -> None:
@@ -74,6 +86,7 @@ class _Up:
         self.keys = home.load_keys()
         self.ports: dict[str, int] = read_json(home.ports)
         self.started_at = time.monotonic()
+        self.http = httpx.Client(base_url=config.api_url, timeout=5, trust_env=False)
 
     def say(self, text: str) -> None:
         _say(f"[{time.monotonic() - self.started_at:5.1f} s] {text}")
@@ -89,6 +102,7 @@ class _Up:
             return 0
         finally:
             self.supervisor.stop()
+            self.http.close()
             self.say("stopped")
 
     def _start(self) -> None:
@@ -96,9 +110,11 @@ class _Up:
         write_private(self.home.ports, self.ports)
         env = self.config.product_env(self.home, self.keys, database_url, redis_url)
         self.supervisor.facts = {"api_url": self.config.api_url, "database_url": database_url, "redis_url": redis_url}
-        self._migrate(env)
-        provider_url = self._start_provider()
-        self._start_product(env)
+        if not is_migrated(database_url):
+            self._migrate(env)
+        provider_url = self._start_programs(env)
+        self.supervisor.wait_until(self._api_ready, "api", READY_TIMEOUT_S)
+        self.say(f"api on {self.config.api_url}")
         demo = self._seed(env, provider_url)
         self.supervisor.wait_until(lambda: bool(self.supervisor.worker_pids()), "worker", READY_TIMEOUT_S)
         self.supervisor.write_run()
@@ -168,26 +184,23 @@ class _Up:
             raise MigrationFailed(f"the migration ended with exit code {code}; the end of {log}:\n{tail(log)}")
         self.say("database migrated")
 
-    def _start_provider(self) -> str:
+    def _start_programs(self, env: Mapping[str, str]) -> str:
+        """All at once, the slowest to start first; returns the URL of the demo provider."""
         port = self._port("provider")
         write_private(self.home.ports, self.ports)
-        self._add("provider", (*self.programs.provider, "--port", str(port)), self.config.server_env())
-        self.say(f"demo provider on 127.0.0.1:{port}")
-        return f"http://127.0.0.1:{port}/v1"
-
-    def _start_product(self, env: Mapping[str, str]) -> None:
         with_keys = self.config.with_provider_keys(env)
-        self._add("api", self.programs.api, with_keys)
         self._watch("worker", partial(self._launch_worker, with_keys))
+        self._add("api", self.programs.api, with_keys)
+        self._add("provider", (*self.programs.provider, "--port", str(port)), self.config.server_env())
         self._add("timer", self.programs.timer, env)
-        self.supervisor.wait_until(self._api_ready, "api", READY_TIMEOUT_S)
-        self.say(f"api on {self.config.api_url}")
+        self.say(f"starting worker, api, timer, and the demo provider on 127.0.0.1:{port}")
+        return f"http://127.0.0.1:{port}/v1"
 
     def _api_ready(self) -> bool:
         if not self.supervisor.children["api"].running:
             return False  # what answers on the port is not ours
         try:
-            answer = httpx.get(f"{self.config.api_url}/health/readiness", timeout=5, trust_env=False)
+            answer = self.http.get("/health/readiness")
         except httpx.HTTPError:
             return False
         return answer.status_code == 200

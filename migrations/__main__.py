@@ -1,13 +1,14 @@
 """`python -m migrations`: bring the database at `WAYBILL_DATABASE_URL` to the newest revision."""
 
 import os
-import sys
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 
 from shared.db import driver_url
+from shared.read_settings import BadSetting, check_database_url, end_with
+from shared.servers import check_postgres
 
 
 def config(url: str) -> Config:
@@ -18,15 +19,16 @@ def config(url: str) -> Config:
     return made
 
 
-def main() -> int:
-    """Upgrade to head; a second process waits for the first. Returns the exit code."""
+def main() -> None:
+    """Upgrade to head; a second process waits for the first."""
     url = os.environ.get("WAYBILL_DATABASE_URL", "")
-    if not url:
-        print("WAYBILL_DATABASE_URL is not set", file=sys.stderr)
-        return 2
+    try:
+        check_database_url(url)
+        check_postgres(url)
+    except BadSetting as error:
+        end_with(error)
     command.upgrade(config(url), "head")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -77,7 +77,7 @@ with due as (
 select c.id, c.job_id, c.team_id, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures,
        c.estimated_prompt_tokens, c.estimated_output_tokens, c.created_at,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
-       p.request, t.cost_markup_percentage as markup_percentage, c.candidates[c.candidate + 1] as alias,
+       p.request, t.cost_markup_percentage as markup_percentage, t.tpm_limit, c.candidates[c.candidate + 1] as alias,
        a.litellm_model, a.provider, a.api_base, a.api_key_sealed, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok,
        a.cached_input_nanousd_per_mtok, coalesce(a.on_unknown, 'retry') as on_unknown
   from claimed c
@@ -87,9 +87,12 @@ select c.id, c.job_id, c.team_id, c.attempt as number, c.candidates, c.candidate
 """
 
 RENEW = """
-update calls c set lease_expires_at = app_now() + make_interval(secs => %s)
-  from unnest(%s::uuid[], %s::int[]) as r(id, number)
- where c.id = r.id and c.attempt = r.number and c.state = 'in_progress' returning c.id, c.attempt
+with held as (
+    select c.id from calls c join unnest(%s::uuid[], %s::int[]) as r(id, number) on c.id = r.id and c.attempt = r.number
+     where c.state = 'in_progress' order by c.id for no key update of c
+)
+update calls c set lease_expires_at = app_now() + make_interval(secs => %s) from held
+ where c.id = held.id returning c.id, c.attempt
 """
 
 CLOSED = {
@@ -132,16 +135,23 @@ returning {COLUMNS}, null::text as response
 """
 
 ADD_PROVIDER_COST = """
-update calls c set provider_cost_nanousd = c.provider_cost_nanousd + r.cost
-  from unnest(%s::uuid[], %s::bigint[]) as r(id, cost) where c.id = r.id
+with late as (
+    select c.id, r.cost, r.maybe_billed
+      from calls c join unnest(%s::uuid[], %s::bigint[], %s::boolean[]) as r(id, cost, maybe_billed) on c.id = r.id
+     order by c.id for no key update of c
+)
+update calls c
+   set provider_cost_nanousd = c.provider_cost_nanousd + late.cost, maybe_billed = c.maybe_billed or late.maybe_billed
+  from late where c.id = late.id
 """
 
 END_UNFINISHED = f"""
 with open as (
     select id from calls where job_id = any(%(job_ids)s) and (%(call_ids)s::uuid[] is null or id = any(%(call_ids)s))
-       and state in ('pending', 'in_progress') order by id for update
+       and state in ('pending', 'in_progress') order by id limit %(limit)s for update
 )
-update calls c set state = %(state)s, completed_at = app_now(), error_code = %(code)s, error_message = %(message)s
+update calls c set state = %(state)s, completed_at = app_now(), error_code = %(code)s, error_message = %(message)s,
+       maybe_billed = c.maybe_billed or c.state = 'in_progress'
   from open where c.id = open.id
 returning {COLUMNS}, null::text as response
 """
@@ -151,12 +161,15 @@ select {COLUMNS}, p.response::text as response from calls c left join call_paylo
  where c.job_id = %s and c.id = %s
 """
 
-LIST = f"""
-select {COLUMNS}, null::text as response, count(*) over () as total from calls c
+MATCHING = """
+  from calls c
  where c.job_id = %(job_id)s and (%(states)s::text[] is null or c.state = any(%(states)s))
    and (%(purpose)s::text is null or c.purpose = %(purpose)s)
- order by {{order}}, c.id limit %(limit)s offset %(offset)s
 """
+
+LIST = f"select {COLUMNS}, null::text as response {MATCHING} order by {{order}}, c.id limit %(limit)s offset %(offset)s"
+
+COUNT = f"select count(*) as total {MATCHING}"
 
 ENDED = """
 select id from calls where id = any(%(ids)s) and state in ('completed', 'failed', 'cancelled')
@@ -217,6 +230,7 @@ class Claimed:
     output_nanousd_per_mtok: int | None
     cached_input_nanousd_per_mtok: int | None
     on_unknown: str
+    tpm_limit: int | None = None
 
     @property
     def fence(self) -> tuple[UUID, int]:
@@ -294,22 +308,31 @@ async def store_responses(tx: Tx, responses: Sequence[tuple[UUID, str]]) -> None
         await hot(tx, STORE_RESPONSES, ([id_ for id_, _ in responses], [text for _, text in responses]))
 
 
-async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int]]) -> None:
-    """Book what a late or corrected attempt cost us on its call, whatever the call's state."""
+async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int, bool]]) -> None:
+    """Book (call, nano-dollars, maybe_billed) of late or corrected attempts on their calls, whatever their state."""
     if costs:
-        await hot(tx, ADD_PROVIDER_COST, ([id_ for id_, _ in costs], [cost for _, cost in costs]))
+        columns = ([id_ for id_, _, _ in costs], [cost for _, cost, _ in costs], [billed for _, _, billed in costs])
+        await hot(tx, ADD_PROVIDER_COST, columns)
 
 
 async def end_unfinished(
-    tx: Tx, job_ids: Iterable[UUID], *, state: str, code: str, message: str, call_ids: Iterable[UUID] | None = None
+    tx: Tx,
+    job_ids: Iterable[UUID],
+    *,
+    state: str,
+    code: str,
+    message: str,
+    limit: int,
+    call_ids: Iterable[UUID] | None = None,
 ) -> list[Call]:
-    """Cancel or fail calls of locked jobs that have not ended; a worker that still runs one loses the fence."""
+    """Cancel or fail up to `limit` unfinished calls of locked jobs; a worker that still runs one loses the fence."""
     params = {
         "job_ids": list(job_ids),
         "call_ids": None if call_ids is None else list(call_ids),
         "state": state,
         "code": code,
         "message": message,
+        "limit": limit,
     }
     return [Call(**row._asdict()) for row in await hot(tx, END_UNFINISHED, params)]
 
@@ -332,9 +355,10 @@ async def list_of_job(
 ) -> tuple[list[Call], int]:
     """A page of a job's calls without their answers, and how many match in all. `order` is ours, never a client's."""
     params = {"job_id": job_id, "states": states, "purpose": purpose, "limit": limit, "offset": offset}
-    rows = await hot(tx, LIST.format(order=order), params)
-    page = [Call(**{k: v for k, v in row._asdict().items() if k != "total"}) for row in rows]
-    return page, rows[0].total if rows else 0
+    page = [Call(**row._asdict()) for row in await hot(tx, LIST.format(order=order), params)]
+    if offset == 0 and len(page) < limit:
+        return page, len(page)
+    return page, (await hot(tx, COUNT, params))[0].total
 
 
 async def ended(tx: Tx, ids: Iterable[UUID]) -> set[UUID]:

@@ -102,9 +102,7 @@ async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) ->
     ours = [report for report in reports if report.fence in mine]
     await calls.store_responses(tx, [(r.call_id, r.response) for r in ours if r.response is not None])
     booked = await attempts.close(tx, [_attempt_row(r) for r in reports if r.fence in mine or not r.swept])
-    await calls.add_provider_cost(
-        tx, [(id_, more) for id_, number, more in booked if more and (id_, number) not in mine]
-    )
+    await _book_late(tx, reports, [line for line in booked if line[:2] not in mine])
     job_of = {report.call_id: report.job_id for report in reports}
     for call_id, _, more in booked:
         locked[job_of[call_id]].provider_cost_nanousd += more
@@ -117,19 +115,26 @@ async def book_abandoned(tx: Tx, reports: Sequence[Report]) -> None:
     """Close attempts whose call went on without them; what they may have cost is booked on call and job."""
     locked = await jobs.lock(tx, (report.job_id for report in reports))
     booked = await attempts.close(tx, [_attempt_row(report) for report in reports])
-    await calls.add_provider_cost(tx, [(call_id, more) for call_id, _, more in booked])
+    await _book_late(tx, reports, booked)
     job_of = {report.call_id: report.job_id for report in reports}
     for call_id, _, more in booked:
         locked[job_of[call_id]].provider_cost_nanousd += more
     await jobs.save(tx, locked.values())
 
 
+async def _book_late(tx: Tx, reports: Sequence[Report], booked: Sequence[tuple[UUID, int, int]]) -> None:
+    """What attempts that no longer hold their call may have cost stands on the call all the same."""
+    billed = {report.fence: report.maybe_billed for report in reports}
+    await calls.add_provider_cost(tx, [(id_, more, billed[id_, number]) for id_, number, more in booked])
+
+
 async def cancel_calls(
-    tx: Tx, locked: dict[UUID, Job], *, call_ids: Iterable[UUID] | None = None, code: str = "cancelled"
+    tx: Tx, locked: Mapping[UUID, Job], *, limit: int, call_ids: Iterable[UUID] | None = None, code: str = "cancelled"
 ) -> list[Call]:
-    """End unfinished calls of locked jobs from outside: cancelled, or failed with another code. Not yet counted."""
+    """End up to `limit` unfinished calls of locked jobs: cancelled, or failed with another code. Not yet counted."""
     state = CallState.CANCELLED if code == "cancelled" else CallState.FAILED
-    return await calls.end_unfinished(tx, locked, state=state, code=code, message=message(code), call_ids=call_ids)
+    text = message(code)
+    return await calls.end_unfinished(tx, locked, state=state, code=code, message=text, limit=limit, call_ids=call_ids)
 
 
 async def end_calls(
@@ -185,17 +190,18 @@ def _count(job: Job, call: Call) -> None:
 
 
 def _auto_completed(
-    locked: dict[UUID, Job], final: Sequence[Call]
+    locked: Mapping[UUID, Job], final: Sequence[Call]
 ) -> dict[UUID, tuple[JobStatus, str | None, str | None]]:
     ends: dict[UUID, tuple[JobStatus, str | None, str | None]] = {}
-    for job_id in {call.job_id for call in final}:
-        job = locked[job_id]
+    for call in final:
+        job = locked[call.job_id]
         if not job.auto_complete or job.is_final or job.unfinished:
             continue
-        if job.calls_completed:
-            ends[job_id] = (JobStatus.COMPLETED, None, None)
-        else:
-            ends[job_id] = (JobStatus.FAILED, "all_calls_failed", None)
+        if call.error_code == "deadline_exceeded" and call.deadline_at == job.deadline_at:
+            ends[job.id] = (JobStatus.FAILED, "deadline_exceeded", None)
+        elif job.id not in ends:
+            failed = (JobStatus.FAILED, "all_calls_failed", None)
+            ends[job.id] = (JobStatus.COMPLETED, None, None) if job.calls_completed else failed
     return ends
 
 

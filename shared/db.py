@@ -1,5 +1,6 @@
 """Postgres: one engine and pool per process, a visible transaction, and the short way to the driver."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,17 @@ Tx = AsyncConnection
 
 DatabaseDown = (DBAPIError, PoolTimeout, ConnectionError, TimeoutError)
 """What a database in trouble raises; `is_down` tells trouble from our own mistakes."""
+
+WAIT_S = 6.0
+"""A statement that has no answer by then has none: the server bounds its own work, a dead path does not."""
+
+DEAD_PATH: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""libpq: give a connection up when the other side is silent for about ten seconds."""
 
 SESSION = {
     "statement_timeout": "5s",
@@ -39,8 +51,11 @@ def session_options(extra: Mapping[str, str] | None = None) -> str:
     return " ".join(f"-c {name}={value}" for name, value in {**SESSION, **(extra or {})}.items())
 
 
+LOCK_NOT_AVAILABLE = "55P03"
+
+
 class Database:
-    """The pool of one process. All waits are bounded: 1 s for a connection, 2 s to connect, 5 s for a statement."""
+    """The pool of one process. All waits are bounded: 1 s for a connection, 6 s for a statement."""
 
     def __init__(
         self, url: str, *, pool: int = 10, name: str = "waybill", session: Mapping[str, str] | None = None
@@ -54,20 +69,26 @@ class Database:
             pool_reset_on_return="rollback",
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
-            connect_args={"connect_timeout": 2, "application_name": name, "options": session_options(session)},
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": 2,
+                "application_name": name,
+                "options": session_options(session),
+                **DEAD_PATH,
+            },
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """One transaction: committed when the block ends, rolled back when it raises."""
-        async with self.engine.begin() as tx:
+        async with asyncio.timeout(2 * WAIT_S), self.engine.begin() as tx:
             yield tx
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Tx]:
         """A connection on which every statement is its own transaction: for reads and for single statements."""
-        async with self._autocommit.connect() as tx:
+        async with asyncio.timeout(WAIT_S), self._autocommit.connect() as tx:
             yield tx
 
     async def close(self) -> None:
@@ -83,7 +104,9 @@ async def hot(tx: Tx, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) 
     connection: PsycopgConnection[Any] = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]
     async with connection.cursor(row_factory=namedtuple_row) as cursor:
         await cursor.execute(sql, params)
-        return await cursor.fetchall() if cursor.description else []
+        # Not `cursor.description`: it builds an object for every column.
+        returns_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+        return await cursor.fetchall() if returns_rows else []
 
 
 def is_down(error: BaseException) -> bool:
@@ -95,6 +118,12 @@ def is_down(error: BaseException) -> bool:
     if state is None:
         return isinstance(error, DatabaseDown) or type(error).__name__ in {"OperationalError", "InterfaceError"}
     return str(state)[:2] in {"08", "53", "57", "58", "40", "55", "25"}
+
+
+def one_to_blame(error: BaseException) -> bool:
+    """Whether one item of a group may have caused it: a mistake of ours, or a lock that somebody holds too long."""
+    cause = getattr(error, "orig", None) or error
+    return not is_down(error) or getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
 
 
 def _dumps(value: object) -> str:

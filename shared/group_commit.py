@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-COMMIT_TIMEOUT_S = 15.0
+COMMIT_TIMEOUT_S = 20.0
 
 
 class GroupCommit(Generic[Item, Result]):

@@ -87,12 +87,12 @@ async def accept(rt: Runtime, group: Sequence[Submission]) -> list[Accepted | Ex
     return results
 
 
-def merged_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """A shallow merge. Raises Invalid when the result is over 10,240 bytes of compact JSON."""
+def merged_metadata(old: dict[str, Any], new: dict[str, Any], *, field: str = "metadata") -> dict[str, Any]:
+    """A shallow merge. Raises Invalid at this body field when the result is over 10,240 bytes of compact JSON."""
     merged = {**old, **new}
     if len(orjson.dumps(merged)) > MAX_METADATA_BYTES:
         raise Invalid.at(
-            ["body", "metadata"],
+            ["body", field],
             f"metadata exceeds {MAX_METADATA_BYTES} bytes",
             "value_error.metadata_too_large",
         )
@@ -114,7 +114,7 @@ def _refusal(submission: Submission, job: Job | None) -> WaybillError | None:
     try:
         metadata = (submission.new_job or check_open(job, submission.team_id)).metadata
         for call in submission.calls:
-            metadata = merged_metadata(metadata, call.call_metadata or {})
+            metadata = merged_metadata(metadata, call.call_metadata or {}, field="call_metadata")
     except WaybillError as error:
         return error
     return None

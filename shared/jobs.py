@@ -21,6 +21,8 @@ j.event_sequence, j.deadline_at, j.created_at, j.started_at, j.completed_at, j.u
 
 LOCK = f"select {COLUMNS} from jobs j where j.id = any(%s) order by j.id for no key update"
 
+READ = f"select {COLUMNS} from jobs j where j.id = %s"
+
 GET = f"""
 select {COLUMNS}, (select count(*) from calls c where c.job_id = j.id and c.state = 'in_progress') as in_progress,
        (select array_agg(distinct c.model) from calls c where c.job_id = j.id) as models
@@ -172,6 +174,12 @@ async def save(tx: Tx, changed: Iterable[Job]) -> None:
     rows = [_row(job, ["id", *MUTABLE]) for job in changed]
     if rows:
         await hot(tx, SAVE, (orjson.dumps(rows).decode(),))
+
+
+async def read(tx: Tx, job_id: UUID) -> Job | None:
+    """A job's row by itself, however many calls it has."""
+    rows = await hot(tx, READ, (job_id,))
+    return Job(**rows[0]._asdict()) if rows else None
 
 
 async def get(tx: Tx, job_id: UUID) -> JobView | None:

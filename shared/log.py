@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from typing import Any
 
+import psycopg
 import structlog
 import structlog.tracebacks
 
@@ -21,8 +23,7 @@ def configure(level: str, process: str) -> None:
         foreign_pre_chain=[*stamps, structlog.stdlib.add_logger_name],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            # Never the locals: a traceback must not print a key or a prompt.
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.ExceptionRenderer(_traceback),
             structlog.processors.JSONRenderer(),
         ],
     )
@@ -39,6 +40,21 @@ def configure(level: str, process: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         cache_logger_on_first_use=True,
     )
+
+
+def _traceback(exc_info: structlog.typing.ExcInfo) -> list[dict[str, Any]]:
+    """A traceback without locals, and without what a database error quotes: neither may print a key or a prompt."""
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)(exc_info)
+    links: list[BaseException] = []
+    link: BaseException | None = exc_info[1]
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    states = [str(link.sqlstate) for link in links if isinstance(link, psycopg.Error)]
+    if states:
+        for frame in frames:
+            frame["exc_value"] = f"sqlstate {', '.join(states)}"
+    return frames
 
 
 def _named(process: str) -> structlog.typing.Processor:

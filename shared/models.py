@@ -12,13 +12,6 @@ from typing import Any, NamedTuple
 from shared.db import Tx, hot
 from shared.errors import BadRequest, Forbidden, NotFound
 
-PROVIDERS = (
-    "openai", "anthropic", "azure", "azure_ai", "gemini", "vertex_ai", "bedrock", "mistral", "groq", "cohere",
-    "deepseek", "together_ai", "openrouter", "fireworks_ai", "xai", "perplexity", "ollama", "hosted_vllm", "cerebras",
-    "deepinfra", "databricks", "huggingface", "nvidia_nim", "replicate", "sambanova", "moonshot", "voyage", "watsonx",
-)  # fmt: skip
-"""First segment of a `litellm_model`, and the words `provider` may be."""
-
 RESOLVE = """
 with wanted as (
     select coalesce(

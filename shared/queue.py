@@ -54,6 +54,7 @@ class Bell:
         self._broker = RedisBroker(client=self._client, middleware=[], namespace=redis_keys.DRAMATIQ_NAMESPACE)
         self._waiting: deque[Message] = deque(maxlen=10_000)
         self._wake = asyncio.Event()
+        self._sending = False
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -65,7 +66,7 @@ class Bell:
         if self._task is None:
             return
         for _ in range(20):
-            if not self._waiting:
+            if not self._waiting and not self._sending:
                 break
             await asyncio.sleep(0.05)
         self._task.cancel()
@@ -84,11 +85,14 @@ class Bell:
             while self._waiting:
                 messages = joined(self._waiting)
                 self._waiting.clear()
+                self._sending = True
                 try:
                     await asyncio.to_thread(self._send, messages)
                 except Exception as error:  # noqa: BLE001 - the rows wait for the sweeper
                     logger.warning("ring_failed", error=type(error).__name__, messages=len(messages))
                     await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+                finally:
+                    self._sending = False
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:

@@ -4,9 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from shared.db import Tx
-
-HEAD = "0001"
-"""The revision of the newest file in migrations/versions; a test holds the two together."""
+from shared.revision import HEAD
 
 
 async def is_current(tx: Tx) -> bool:

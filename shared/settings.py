@@ -1,11 +1,15 @@
 """Settings: read once from the environment in each `main`, frozen, checked, passed on in `Runtime`."""
 
+import logging
+import os
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared import providers
 
 VERSION = "0.1.0"
 
@@ -17,7 +21,7 @@ MIN_PRODUCTION_ADMIN_KEY = 32
 class Settings(BaseSettings):
     """Every `WAYBILL_*` variable; seconds end in `_s`, bytes in `_bytes`."""
 
-    model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     env: Literal["development", "production"] = "development"
     home: Path = Path(".waybill")
@@ -70,13 +74,15 @@ class Settings(BaseSettings):
     )  # fmt: skip
     """Delays between the ten tries of a delivery; each is spread by ± 20 %."""
 
-    price_map: Path | None = None
+    price_map: FilePath | None = None
     """The JSON of bundled prices; None is the one inside the installed litellm. The api's image has no litellm."""
 
-    openai_api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("OPENAI_API_KEY"))
-    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY"))
+    providers_in_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        default_factory=lambda: providers.with_key(os.environ)
+    )
+    """Whose keys the workers have; an api on another machine than the workers has to be told."""
 
-    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "providers_in_environment", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -87,6 +93,13 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+    @field_validator("log_level")
+    @classmethod
+    def _level(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return value.upper()
 
     @field_validator("webhook_retry_schedule_s", mode="before")
     @classmethod
@@ -101,12 +114,6 @@ class Settings(BaseSettings):
             if not self.encryption_key.get_secret_value():
                 raise ValueError("WAYBILL_ENCRYPTION_KEY is required in production")
         return self
-
-    @property
-    def providers_in_environment(self) -> frozenset[str]:
-        """Providers whose key stands in the server's environment."""
-        keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
-        return frozenset(name for name, key in keys.items() if key is not None and key.get_secret_value())
 
     @property
     def provider_networks(self) -> tuple[Network, ...]:

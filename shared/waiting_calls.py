@@ -42,11 +42,15 @@ with recursive waiting(team_id) as (
              from (select id, priority from calls c
                     where c.team_id = w.team_id and c.state = 'pending' and c.rung_at is null
                     order by priority desc, id limit (select calls from room)) first) q
+), chosen as (
+    select id, turn from candidate order by turn, id limit (select calls from room)
 ), picked as (
-    select id from candidate order by turn, id limit (select calls from room)
+    select id from calls where id in (select id from chosen) and state = 'pending' and rung_at is null
+     order by id for update skip locked
+), rung as (
+    update calls c set rung_at = app_now() from picked where c.id = picked.id returning c.id
 )
-update calls c set rung_at = app_now() from picked
- where c.id = picked.id and c.state = 'pending' and c.rung_at is null returning c.id
+select id from rung join chosen using (id) order by turn, id
 """
 
 EXPIRED = """

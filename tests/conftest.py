@@ -3,7 +3,6 @@
 import base64
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 import redis
@@ -18,7 +17,7 @@ from shared.settings import Settings
 from tests import scene as scenes
 from tests.scene import Scene
 from tests.servers import Servers, running_servers
-from tests.stack import Stack, running_stack
+from tests.stack import FreshStacks, Stack, running_stack
 
 SERVER_PROGRAMS = ("WAYBILL_POSTGRES_BIN", "WAYBILL_REDIS_SERVER")
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -134,29 +133,6 @@ async def stack(_running_stack: Stack) -> AsyncIterator[Stack]:
     """A whole Waybill of real processes, shared by the tests of this pytest process and whole again after each."""
     async with _running_stack.in_test() as ready:
         yield ready
-
-
-class FreshStacks:
-    """Starts stacks for one test: `stack = await fresh_stack(LEASE_S="5")`."""
-
-    def __init__(self) -> None:
-        self._processes = ExitStack()
-        self._opened = AsyncExitStack()
-        self._stacks: list[Stack] = []
-
-    async def __call__(self, **settings: str) -> Stack:
-        stack = self._processes.enter_context(running_stack(**settings))
-        self._stacks.append(stack)
-        return await self._opened.enter_async_context(stack.in_test())
-
-    def logs(self) -> str:
-        return "\n".join(stack.logs() for stack in self._stacks)
-
-    async def aclose(self) -> None:
-        try:
-            await self._opened.aclose()
-        finally:
-            self._processes.close()
 
 
 @pytest.fixture

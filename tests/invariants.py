@@ -1,12 +1,9 @@
 """What must be true of the rows after any run, whatever was killed: each check asks for the rows that break it."""
 
-from typing import TYPE_CHECKING
 from uuid import UUID
 
+from tests.stack import Stack
 from tests.waiting import until
-
-if TYPE_CHECKING:
-    from tests.stack import Stack
 
 FINAL = "('completed', 'failed', 'cancelled')"
 CALL_ENDS = "('call.completed', 'call.failed', 'call.cancelled')"
@@ -70,10 +67,10 @@ ALWAYS = {
         select a.team_id, a.allocated - a.used, sum(e.amount) from credit_accounts a
           left join credit_entries e using (team_id) where a.team_id = any(%s) group by a.team_id
         having a.allocated - a.used <> coalesce(sum(e.amount), 0)""",
-    "entries follow each other": """
-        select id from (
-            select id, "before", lag(after, 1, 0) over (partition by team_id order by created_at, "before" desc) as last
-              from credit_entries where team_id = any(%s)) e where "before" <> last""",
+    "each entry begins where another ended, the first at 0": """
+        with e as (select team_id, "before", after from credit_entries where team_id = any(%s))
+        select team_id, "before" from (select team_id, "before" from e except all select team_id, after from e) open
+         where "before" <> 0""",
     "what is held is the sum of holds": """
         select a.team_id, a.held, sum(h.credits) from credit_accounts a left join holds h using (team_id)
          where a.team_id = any(%s) group by a.team_id having a.held <> coalesce(sum(h.credits), 0)""",
@@ -100,7 +97,7 @@ ALWAYS = {
 }
 
 
-async def verify(stack: "Stack", *, delivered: bool = False, timeout_s: float = 20) -> None:
+async def verify(stack: Stack, *, delivered: bool = False, timeout_s: float = 20) -> None:
     """Check everything about the teams of this test; delivered: also that every webhook arrived."""
     teams = [team.team_id for team in stack.teams]
     for what, query in {**COME_TRUE, **(DELIVERED if delivered else {})}.items():
@@ -110,7 +107,7 @@ async def verify(stack: "Stack", *, delivered: bool = False, timeout_s: float = 
     await _provider_agrees(stack, teams)
 
 
-async def verify_money(stack: "Stack") -> None:
+async def verify_money(stack: Stack) -> None:
     """What must be true of money at every moment, also while calls run."""
     teams = [team.team_id for team in stack.teams]
     for what in (
@@ -121,13 +118,13 @@ async def verify_money(stack: "Stack") -> None:
         await holds(stack, what, ALWAYS[what], teams)
 
 
-async def holds(stack: "Stack", what: str, query: str, teams: list[str]) -> None:
+async def holds(stack: Stack, what: str, query: str, teams: list[str]) -> None:
     """No row breaks this."""
     broken = await stack.sql(query, teams)
     assert not broken, f"{what}; {len(broken)} rows break it: {broken[:5]}"
 
 
-async def _comes_true(stack: "Stack", what: str, query: str, teams: list[str], timeout_s: float) -> None:
+async def _comes_true(stack: Stack, what: str, query: str, teams: list[str], timeout_s: float) -> None:
     async def nobody_breaks_it() -> bool:
         return not await stack.sql(query, teams)
 
@@ -137,7 +134,7 @@ async def _comes_true(stack: "Stack", what: str, query: str, teams: list[str], t
         await holds(stack, what, query, teams)
 
 
-async def _provider_agrees(stack: "Stack", teams: list[str]) -> None:
+async def _provider_agrees(stack: Stack, teams: list[str]) -> None:
     """Every request that reached the provider has its attempt, no attempt asked twice, no success was made up."""
     rows = await stack.sql(
         """select a.call_id, a.number, a.outcome from attempts a join calls c on c.id = a.call_id
@@ -154,7 +151,7 @@ async def _provider_agrees(stack: "Stack", teams: list[str]) -> None:
     await _every_request_is_known(stack)
 
 
-async def _every_request_is_known(stack: "Stack") -> None:
+async def _every_request_is_known(stack: Stack) -> None:
     ids = {id_.partition(".")[0] for id_ in stack.provider.executions()}
     known = {
         str(row.id) for row in await stack.sql("select id from calls where id = any(%s)", [UUID(id_) for id_ in ids])

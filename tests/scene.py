@@ -180,7 +180,7 @@ class Scene:
         names = [unique("model") for _ in range(models)]
         for n, name in enumerate(names):
             more = {"fallbacks": names[1:]} if n == 0 else {}
-            await self.api.alias(alias=name, api_key="sk-provider", **{**PRICES, **more, **(alias or {})})
+            await self.api.alias(**{"alias": name, "api_key": "sk-provider", **PRICES, **more, **(alias or {})})
         group = await self.api.group(model_aliases=names)
         made = await self.api.team(access_groups=[group["group_name"]], credits_allocated=credits, **fields)
         return Team(scene=self, id=made["team_id"], key=made["virtual_key"], models=tuple(names))
@@ -216,7 +216,7 @@ async def opened(runtime: Runtime, **changed: Any) -> AsyncIterator[Scene]:
     settings = runtime.settings.model_copy(update={"retry_backoff_s": 0, **changed})
     provider = Scripted()
     rung: list[Message] = []
-    rt = replace(runtime, settings=settings, ring=lambda message: scene.ring(message))
+    rt = replace(runtime, settings=settings, ring=lambda message: scene.ring(message))  # noqa: PLW0108 - made below
     app = create_app(rt)
     transport = httpx.ASGITransport(app)
     async with (

@@ -3,10 +3,8 @@
 import base64
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +17,17 @@ import redis
 from psycopg.rows import namedtuple_row
 from pydantic import SecretStr
 
-from cli.embedded.server import Server
-from cli.spawn import free_port, kill_group, spawn
+from cli.spawn import free_port
 from shared import redis_keys
 from shared.settings import Settings
 from tests.demo import DemoProvider
 from tests.hooks import Hooks
+from tests.programs import Program, alive, ended, started
 from tests.servers import Servers, running_servers
 from tests.team import Team, accepted
 from tests.waiting import until
 from tests.workers.receiver import Answer, receiving
 
-PROJECT = Path(__file__).resolve().parent.parent
 ADMIN_KEY = "stack-admin-key-of-at-least-32-characters"
 ENCRYPTION_KEY = base64.b64encode(b"s" * 32).decode()
 PRICES = {"pricing_input": 30.0, "pricing_output": 60.0}
@@ -51,46 +48,6 @@ SHORT = {
     "WEBHOOK_RETRY_SCHEDULE_S": "0.2,0.5,1,1,1,1",
 }
 """Every time that decides how long a failure lasts, so that tests of failures are short."""
-
-
-@dataclass
-class Program:
-    """One of our processes, its output in a file."""
-
-    name: str
-    words: tuple[str, ...]
-    env: Mapping[str, str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None, f"{self.name} was never started"
-        return self.process.pid
-
-    def start(self) -> None:
-        """Start it and return at once. From the main thread only: it dies with the thread that started it."""
-        if self.process is not None:
-            self.process.wait(timeout=10)
-        self.process = spawn([sys.executable, "-m", *self.words], env=self.env, log=self.log, cwd=PROJECT)
-
-    def terminate(self) -> None:
-        """SIGTERM; `wait` for the end."""
-        self.signal(signal.SIGTERM)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """SIGKILL it and all that it started."""
-        if self.process is not None:
-            kill_group(self.process)
-            self.process.wait()
 
 
 @dataclass(eq=False)
@@ -146,7 +103,15 @@ class Stack:
             await self._make("model-aliases", self._alias(alias, model, group, aliases, prices or PRICES))
         made = await self._make("teams", {"organization_id": organization, "team_id": name, **terms, **fields})
         client = await self.client(made["virtual_key"])
-        team = Team(stack=self, client=client, team_id=name, key=made["virtual_key"], aliases=aliases, models=models)
+        team = Team(
+            client=client,
+            admin=self.admin,
+            sql=self.sql,
+            team_id=name,
+            key=made["virtual_key"],
+            aliases=aliases,
+            models=models,
+        )
         self.teams.append(team)
         return team
 
@@ -222,7 +187,7 @@ class Stack:
         """End it as a crash does, every connection with it, and start it again; returns when it answers."""
         postgres = self.servers.postgres
         os.kill(postgres.pid, signal.SIGQUIT)
-        await until(lambda: _ended(postgres), "Postgres ends")
+        await until(lambda: ended(postgres), "Postgres ends")
         await started(postgres)
 
     async def start_postgres(self) -> None:
@@ -313,15 +278,18 @@ class Stack:
         self._seen = {file: file.stat().st_size for file in self.folder.glob("*.log")}
         self.teams.clear()
         async with AsyncExitStack() as self._open:
-            await self.ready_to_talk()
+            await self._open_clients()
             try:
                 yield self
             finally:
                 await self.restore()
 
-    async def ready_to_talk(self) -> None:
-        """Wait for all parts and make this test's clients."""
-        await self.ready()
+    async def _open_clients(self) -> None:
+        try:
+            await self.ready()
+        except AssertionError as error:
+            error.add_note(self.logs())
+            raise
         self.admin = await self.client()
         control = httpx.AsyncClient(base_url=self._provider_url.removesuffix("/v1"), timeout=60, trust_env=False)
         self.provider = DemoProvider(await self._open.enter_async_context(control), self.folder / "ground-truth.jsonl")
@@ -368,6 +336,32 @@ def running_stack(**other: str) -> Iterator[Stack]:
             stack.stop()
 
 
+class FreshStacks:
+    """Starts stacks for one test: `stack = await fresh_stack(LEASE_S="5")`."""
+
+    def __init__(self) -> None:
+        self._processes = ExitStack()
+        self._opened = AsyncExitStack()
+        self._stacks: list[Stack] = []
+
+    async def __call__(self, **settings: str) -> Stack:
+        """A stack of its own with these settings; ready."""
+        stack = self._processes.enter_context(running_stack(**settings))
+        self._stacks.append(stack)
+        return await self._opened.enter_async_context(stack.in_test())
+
+    def logs(self) -> str:
+        """What all of them logged."""
+        return "\n".join(stack.logs() for stack in self._stacks)
+
+    async def aclose(self) -> None:
+        """End them."""
+        try:
+            await self._opened.aclose()
+        finally:
+            self._processes.close()
+
+
 def _programs(servers: Servers, folder: Path, url: str, env: dict[str, str]) -> Stack:
     def program(name: str, *words: str) -> Program:
         return Program(name, words, env, folder / f"{name}.log")
@@ -384,29 +378,6 @@ def _programs(servers: Servers, folder: Path, url: str, env: dict[str, str]) -> 
         demo=program("provider", "cli", "demo-provider", "--port", port, "--control", "--ground-truth", truth),
         units=int(env["WAYBILL_WORKERS"]),
     )
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and waits to be noticed does not."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
-async def started(server: Server) -> None:
-    """Start a server whose data is there, without blocking the test's other tasks for long."""
-
-    async def answering() -> bool:
-        if not server.running:
-            server.spawn()
-        return server.answers()
-
-    await until(answering, f"{server.name} answers")
-
-
-async def _ended(server: Server) -> bool:
-    return not server.running
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:

@@ -1,15 +1,13 @@
 """A team of a stack: its client, and what a client does with it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from tests.hooks import Hooks
-
-if TYPE_CHECKING:
-    from tests.stack import Stack
 
 FINAL = ("completed", "failed", "cancelled")
 ANSWERS = httpx.codes.OK, httpx.codes.ACCEPTED
@@ -32,11 +30,13 @@ class Call:
 class Team:
     """Its own organization, group and aliases; `model` is what the provider sees, a good `match` for scripts.
 
-    aliases: the one that calls ask for, then its fallbacks; models: what the provider is asked for each.
+    aliases: the one that calls ask for, then its fallbacks; models: what the provider is asked for each; sql: rows of a
+    query on the stack's database.
     """
 
-    stack: "Stack"
     client: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    sql: Callable[..., Awaitable[list[Any]]]
     team_id: str
     key: str
     aliases: tuple[str, ...]
@@ -81,7 +81,7 @@ class Team:
 
     async def read(self, call: Call) -> dict[str, Any]:
         """The call object as it stands, seen by an admin: with its attempts."""
-        return accepted(await self.stack.admin.get(call.path))
+        return accepted(await self.admin.get(call.path))
 
     async def result(self, call: Call, timeout_s: float = 30) -> dict[str, Any]:
         """The call object once it is final, with its attempts; 503 and lost connections in between are waited out."""
@@ -102,7 +102,7 @@ class Team:
 
     async def charges(self) -> list[int]:
         """Credits of every deduction so far, oldest first, as positive numbers."""
-        rows = await self.stack.sql(
+        rows = await self.sql(
             "select -amount as paid from credit_entries where team_id = %s and kind = 'deduction' order by created_at",
             self.team_id,
         )
@@ -110,7 +110,7 @@ class Team:
 
     async def events(self, job_id: str) -> list[str]:
         """The types of a job's events, in their order."""
-        rows = await self.stack.sql("select type from events where job_id = %s order by sequence", job_id)
+        rows = await self.sql("select type from events where job_id = %s order by sequence", job_id)
         return [row.type for row in rows]
 
     async def register(self, hooks: Hooks, events: list[str]) -> None:

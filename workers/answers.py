@@ -15,6 +15,11 @@ USAGE_NAMES = ("usage", "usageMetadata", "meta")
 """Where providers put their token counts."""
 
 
+MAX_ID = 200
+MAX_TOKENS = 2**30
+"""Prompt and completion together still fit the column; nobody has such a context."""
+
+
 class Unreadable(Exception):
     """The provider said yes, but there is no answer in what it sent."""
 
@@ -30,10 +35,15 @@ def read(result: Any, raw: str, call: Claimed, headers: Any) -> Answer:
         response["service_tier"] = service_tier
     return Answer(
         response=orjson.dumps(response).decode(),
-        finish_reason=choices[0]["finish_reason"],
+        finish_reason=_word(choices[0]["finish_reason"]),
         usage=_usage(getattr(result, "usage", None), raw, call, choices),
-        provider_request_id=request_id(httpx.Headers(headers), ()) or getattr(result, "id", None),
+        provider_request_id=request_id(httpx.Headers(headers), ()) or _word(getattr(result, "id", None)),
     )
+
+
+def _word(value: Any) -> str | None:
+    """A provider's short word as it can be stored."""
+    return str(value).replace("\x00", "")[:MAX_ID] if value else None
 
 
 def _choice(index: int, choice: Any) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def _usage(usage: Any, raw: str, call: Claimed, choices: list[dict[str, Any]]) -
 
 def _count(holder: Any, name: str) -> int:
     value = getattr(holder, name, None)
-    return max(int(value), 0) if isinstance(value, int | float) else 0
+    return min(max(int(value), 0), MAX_TOKENS) if isinstance(value, int | float) else 0
 
 
 def _reported(raw: str) -> bool:

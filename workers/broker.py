@@ -8,10 +8,11 @@ Relied on: `timeout=0` means no sleep in the inner consumer; the list key `names
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import redis
-from dramatiq import Consumer, MessageProxy
+from dramatiq import Consumer, Message, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 
 from shared import redis_keys
@@ -87,7 +88,11 @@ class WakefulConsumer(Consumer):
         self._inner.requeue(messages)
 
     def close(self) -> None:
-        """Release what the inner consumer holds."""
+        """Put back what was fetched and not handed out yet."""
+        fetched = [MessageProxy(Message.decode(data)) for data in self._inner.message_cache if data is not None]
+        self._inner.message_cache = []
+        with suppress(redis.RedisError):  # Dramatiq's maintenance puts it back later
+            self._inner.requeue(fetched)
         self._inner.close()
 
     def _wait(self) -> None:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from shared import calls, clock, closing, log
+from shared import calls, clock, closing, limits, log
 from shared.calls import Claimed
 from shared.closing import Report
-from shared.db import is_down
+from shared.db import is_down, one_to_blame
 from shared.group_commit import GroupCommit
 from shared.messages import RunCalls
 from shared.runtime import Runtime
@@ -31,7 +31,7 @@ class Calls:
         self._provider = provider
         self._worker = worker
         self._claims: GroupCommit[Sequence[UUID], list[Claimed]] = GroupCommit(self._claim_group)
-        self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=lambda error: not is_down(error))
+        self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=one_to_blame)
         self._asking: dict[Fence, asyncio.Task[Answer]] = {}
         self._stopped: dict[Fence, str] = {}
         self.held: set[Fence] = set()
@@ -48,21 +48,25 @@ class Calls:
         try:
             report = await self._attempt(call)
             if report is not None:
+                _log_failure(call, report)
                 await self._close(report)
+                await self._settle_tokens(call, report)
         finally:
             self.held.discard(call.fence)
             self._stopped.pop(call.fence, None)
 
     def stop(self, fence: Fence, reason: str) -> None:
         """Close a running call's provider connection. reason: cancelled, lost (somebody else has it) or drained."""
+        if fence not in self.held or fence in self._stopped:
+            return
+        self._stopped[fence] = reason
         asking = self._asking.get(fence)
-        if asking is not None and fence not in self._stopped:
-            self._stopped[fence] = reason
+        if asking is not None:
             asking.cancel()
 
     def cancel(self, call_ids: Collection[UUID]) -> None:
         """Stop those of these calls that run here."""
-        for fence in [fence for fence in self._asking if fence[0] in call_ids]:
+        for fence in [fence for fence in self.held if fence[0] in call_ids]:
             self.stop(fence, "cancelled")
 
     async def _attempt(self, call: Claimed) -> Report | None:
@@ -70,6 +74,8 @@ class Calls:
         limit_s = min(settings.provider_timeout_s, call.deadline_in_s)
         asking = asyncio.ensure_future(self._provider.complete(call, timeout_s=limit_s))
         self._asking[call.fence] = asking
+        if call.fence in self._stopped:
+            asking.cancel()
         try:
             answer = await self._within(asking, call, limit_s)
         except asyncio.CancelledError:
@@ -111,13 +117,22 @@ class Calls:
             except Exception as error:
                 if not is_down(error):
                     logger.exception("close_failed", call_id=str(report.call_id), attempt=report.number)
-                    return
+                    if report.error_code == "internal_error":
+                        return
+                    report = reports.unstorable(report)
+                    continue
                 logger.warning("close_waits", call_id=str(report.call_id), error=type(error).__name__)
                 await asyncio.sleep(wait_s)
             else:
                 self._ring_retry(report, mine=mine)
                 return
         logger.error("close_given_up", call_id=str(report.call_id), attempt=report.number)
+
+    async def _settle_tokens(self, call: Claimed, report: Report) -> None:
+        """The token limit reserved an estimate; what the call really used takes its place."""
+        if call.tpm_limit is not None and report.state != CallState.PENDING:
+            used = report.usage.prompt_tokens + report.usage.completion_tokens
+            await limits.settle_tokens(self._rt.redis, call.team_id, str(call.id), used)
 
     def _ring_retry(self, report: Report, *, mine: bool) -> None:
         if not mine:
@@ -146,3 +161,20 @@ def timed_out(call: Claimed, provider_timeout_s: float) -> ProviderError:
     if call.deadline_in_s <= provider_timeout_s:
         return ProviderError("deadline_exceeded", outcome=Outcome.ABANDONED, again="never")
     return ProviderError("provider_timeout", outcome=Outcome.UNKNOWN, again="same")
+
+
+def _log_failure(call: Claimed, report: Report) -> None:
+    """What an operator needs to find out why a provider fails; the message is scrubbed of secrets."""
+    if report.outcome != Outcome.SUCCEEDED:
+        logger.warning(
+            "attempt_failed",
+            call_id=str(call.id),
+            attempt=call.number,
+            alias=call.alias,
+            provider=call.provider,
+            outcome=report.outcome,
+            code=report.error_code,
+            http_status=report.http_status,
+            provider_says=report.error_message,
+            next_state=report.state,
+        )

@@ -3,7 +3,7 @@
 import os
 from collections.abc import MutableMapping
 
-from shared.models import PROVIDERS
+from shared.providers import KEY_VARIABLES, PROVIDERS, first_key
 
 BEFORE_IMPORT = {
     "LITELLM_MODE": "PRODUCTION",  # any other mode reads a `.env` file, which may hold provider keys
@@ -14,22 +14,6 @@ BEFORE_IMPORT = {
     "REPEATED_STREAMING_CHUNK_LIMIT": str(2**31 - 1),
 }
 SPARE_CONNECTIONS = 64
-
-KEY_VARIABLES: dict[str, tuple[str, ...]] = {provider: (f"{provider.upper()}_API_KEY",) for provider in PROVIDERS} | {
-    "azure": ("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
-    "bedrock": ("AWS_BEARER_TOKEN_BEDROCK",),
-    "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
-    "fireworks_ai": ("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
-    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
-    "openrouter": ("OPENROUTER_API_KEY", "OR_API_KEY"),
-    "perplexity": ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
-    "replicate": ("REPLICATE_API_KEY", "REPLICATE_API_TOKEN"),
-    "together_ai": ("TOGETHER_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
-    "voyage": ("VOYAGE_API_KEY", "VOYAGE_AI_API_KEY"),
-    "watsonx": ("WATSONX_APIKEY", "WATSONX_API_KEY", "WX_API_KEY"),
-}
-"""Where litellm itself would look for each provider's key, first found first."""
 
 # The rest of what litellm reads by itself: other credentials, and base URLs that would send a key elsewhere.
 OWN_PREFIXES = (
@@ -49,11 +33,7 @@ def prepare_environment(calls_in_flight: int) -> None:
 
 def take_provider_keys(environ: MutableMapping[str, str]) -> dict[str, str]:
     """Take everything out of environ by which litellm would identify us on its own; returns provider -> key."""
-    keys = {}
-    for provider, variables in KEY_VARIABLES.items():
-        found = [environ[variable].strip() for variable in variables if environ.get(variable, "").strip()]
-        if found:
-            keys[provider] = found[0]
+    keys = {provider: key for provider in KEY_VARIABLES if (key := first_key(provider, environ)) is not None}
     for name in [name for name in environ if _is_litellms(name.upper())]:
         del environ[name]
     return keys

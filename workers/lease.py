@@ -8,7 +8,7 @@ import psycopg
 
 from shared import log
 from shared.calls import RENEW
-from shared.db import session_options
+from shared.db import DEAD_PATH, session_options
 from workers.pool import Fence
 
 logger = log.get(__name__)
@@ -60,8 +60,9 @@ class Renewer:
                 connect_timeout=2,
                 application_name="waybill-lease",
                 options=session_options(),
+                **DEAD_PATH,
             )
-        params = (self._lease_s, [id_ for id_, _ in held], [number for _, number in held])
+        params = ([id_ for id_, _ in held], [number for _, number in held], self._lease_s)
         kept = set(self._connection.execute(RENEW, params).fetchall())
         still = set(self._held())
         for fence in held:

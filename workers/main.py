@@ -19,7 +19,7 @@ import orjson
 
 from shared import log
 from shared.credentials import Sealer
-from shared.settings import Settings
+from shared.read_settings import read_settings
 from workers.environment import prepare_environment, take_provider_keys
 
 logger = log.get(__name__)
@@ -109,7 +109,7 @@ def die_with_parent(parent: int) -> None:
 
 def main() -> None:
     """The process."""
-    settings = Settings()
+    settings = read_settings()
     log.configure(settings.log_level, "worker")
     keys: Mapping[str, str] = take_provider_keys(os.environ)
     prepare_environment(settings.calls_in_flight)

@@ -1,5 +1,6 @@
 """From what a provider did to the report that closes the attempt: tokens, price, costs, and the call's next state."""
 
+from dataclasses import replace
 from typing import Any
 
 from shared.attempts import Orphan
@@ -27,11 +28,11 @@ def price_of(row: Any, prices: PriceMap) -> Price:
     return found or UNPRICED
 
 
-def estimated(row: Any, price: Price) -> tuple[Usage, int]:
-    """What an attempt of unknown outcome may have cost us: an estimate, recorded as one."""
+def estimated(row: Any, price: Price, outcome: Outcome = Outcome.UNKNOWN) -> tuple[Usage, int]:
+    """What an attempt may have cost us, recorded as an estimate: unknown, all of it; abandoned, the prompt."""
     usage = Usage(
         prompt_tokens=row.estimated_prompt_tokens,
-        completion_tokens=row.estimated_output_tokens,
+        completion_tokens=0 if outcome == Outcome.ABANDONED else row.estimated_output_tokens,
         source="estimated",
     )
     return usage, price.cost_nanousd(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
@@ -77,7 +78,7 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
     following = after_failure(standing, error, settings)
     price, usage, cost = price_of(call, prices), Usage(), 0
     if error.outcome in (Outcome.UNKNOWN, Outcome.ABANDONED):
-        usage, cost = estimated(call, price)
+        usage, cost = estimated(call, price, error.outcome)
     final = following.state == CallState.FAILED
     return Report(
         call_id=call.id,
@@ -98,6 +99,24 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
         error_message=error.message,
         retry_after_s=round(error.retry_after_s) if final and error.retry_after_s is not None else None,
         provider_request_id=error.provider_request_id,
+    )
+
+
+def unstorable(report: Report) -> Report:
+    """A report the database refuses for what the provider put into it: the call ends, what it cost stays on record."""
+    return replace(
+        report,
+        outcome=Outcome.UNKNOWN,
+        state=CallState.FAILED,
+        retry_in_s=None,
+        usage=Usage(),
+        client_cost_nanousd=0,
+        maybe_billed=True,
+        response=None,
+        finish_reason=None,
+        error_code="internal_error",
+        error_message=None,
+        provider_request_id=None,
     )
 
 
@@ -148,7 +167,7 @@ def swept(row: Expired, prices: PriceMap, settings: Settings) -> Report:
 def abandoned(orphan: Orphan, prices: PriceMap) -> Report:
     """The call was ended from outside and the worker that ran it never reported."""
     price = price_of(orphan, prices)
-    usage, cost = estimated(orphan, price)
+    usage, cost = estimated(orphan, price, Outcome.ABANDONED)
     return Report(
         call_id=orphan.call_id,
         job_id=orphan.job_id,

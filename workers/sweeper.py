@@ -9,7 +9,10 @@ from datetime import datetime
 from uuid import UUID
 
 from shared import attempts, clock, closing, ids, jobs, ledger, log, redis_keys, waiting_calls, webhooks
-from shared.closing import Aftermath
+from shared.closing import Report
+from shared.db import is_down
+from shared.ending import End, end_job, ring
+from shared.jobs import Job
 from shared.messages import MAX_IDS, Deliver, RunCalls
 from shared.runtime import Runtime
 from shared.states import CallState, JobStatus
@@ -24,9 +27,14 @@ MOST_BELLS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One pass over everything; `found` counts what each step put right."""
+    """One pass over everything.
+
+    leases_from: monotonic time before which expired leases are left alone: after a database outage the workers, whose
+    leases ran out meanwhile, get their chance to renew first.
+    """
 
     rt: Runtime
+    leases_from: float = 0.0
 
     async def run(self) -> dict[str, int]:
         """Run every step. Returns how many rows each one touched."""
@@ -53,14 +61,32 @@ class Sweep:
 
     async def expired_leases(self) -> int:
         """A worker died or froze: its attempt's outcome is unknown, the call goes back or ends."""
+        if clock.monotonic() < self.leases_from:
+            return 0
         async with self.rt.db.statement() as tx:
             expired = await waiting_calls.expired(tx, limit=STEP)
         if not expired:
             return 0
         swept = [reports.swept(row, self.rt.prices, self.rt.settings) for row in expired]
+        try:
+            return await self._close_swept(swept)
+        except Exception as error:
+            if is_down(error) or len(swept) == 1:
+                raise
+            logger.exception("sweep_one_by_one")
+        return sum([await self._close_alone(report) for report in swept])
+
+    async def _close_alone(self, report: Report) -> int:
+        try:
+            return await self._close_swept([report])
+        except Exception:
+            logger.exception("sweep_failed", call_id=str(report.call_id))
+            return 0
+
+    async def _close_swept(self, swept: Sequence[Report]) -> int:
         async with self.rt.db.transaction() as tx:
             aftermath = await closing.close_attempts(tx, swept, now=clock.now())
-        self._ring(aftermath)
+        ring(self.rt, aftermath)
         again = [r.call_id for r in swept if r.fence in aftermath.mine and r.state == CallState.PENDING]
         self._ring_calls(again)
         return len(aftermath.mine)
@@ -74,10 +100,10 @@ class Sweep:
         async with self.rt.db.transaction() as tx:
             locked = await jobs.lock(tx, [job_id for _, job_id in overdue])
             ended = await closing.cancel_calls(
-                tx, locked, call_ids=[call_id for call_id, _ in overdue], code="deadline_exceeded"
+                tx, locked, call_ids=[call_id for call_id, _ in overdue], code="deadline_exceeded", limit=STEP
             )
             aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
-        self._ring(aftermath)
+        ring(self.rt, aftermath)
         return len(ended)
 
     async def overdue_jobs(self) -> int:
@@ -136,23 +162,18 @@ class Sweep:
         return len(due)
 
     async def _fail_jobs(self, seen: Sequence[tuple[UUID, datetime]], reason: str) -> int:
-        if not seen:
-            return 0
-        async with self.rt.db.transaction() as tx:
-            locked = await jobs.lock(tx, [id_ for id_, _ in seen])
-            unchanged = {id_ for id_, updated_at in seen if locked[id_].updated_at == updated_at}
-            locked = {id_: job for id_, job in locked.items() if not job.is_final and id_ in unchanged}
-            ended = await closing.cancel_calls(tx, locked, code="deadline_exceeded")
-            aftermath = await closing.end_calls(
-                tx, locked, ended, now=clock.now(), finishing=dict.fromkeys(locked, (JobStatus.FAILED, reason, None))
-            )
-        aftermath.stopped.extend(call.id for call in ended)
-        self._ring(aftermath)
-        return len(locked)
+        failed = 0
+        for job_id, updated_at in seen:
+            idle = reason == "idle_timeout"
 
-    def _ring(self, aftermath: Aftermath) -> None:
-        for message in aftermath.messages():
-            self.rt.ring(message)
+            def still(job: Job | None, seen_at: datetime = updated_at, *, untouched: bool = idle) -> bool:
+                if job is None or job.is_final:
+                    return False
+                return not untouched or (job.updated_at == seen_at and not job.unfinished)
+
+            await end_job(self.rt, job_id, End(status=JobStatus.FAILED, reason=reason, code="deadline_exceeded"), still)
+            failed += 1
+        return failed
 
     def _ring_calls(self, call_ids: Sequence[UUID]) -> None:
         for start in range(0, len(call_ids), MAX_IDS):

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 
-from shared import log, waiting_calls
-from shared.db import is_down, session_options
+from shared import clock, log, waiting_calls
+from shared.db import DEAD_PATH, is_down, session_options
 from shared.messages import MAX_IDS, RunCalls
+from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
 from workers.sweeper import Sweep
@@ -37,6 +38,7 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
                 connect_timeout=2,
                 application_name="waybill-timer-leader",
                 options=session_options({"idle_session_timeout": LEADER_SILENT}),
+                **DEAD_PATH,
             ) as connection:
                 await _lead_on(connection, rt, stopping)
         except (psycopg.Error, OSError) as error:
@@ -60,7 +62,7 @@ async def _lead_on(
     if (await cursor.fetchone()) != (True,):
         return
     logger.info("leading")
-    sweep = Sweep(rt=rt)
+    sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     lost = asyncio.create_task(_until_lost(connection))
     loops = [
         asyncio.create_task(_every(rt.settings.sweep_s, sweep.run)),
@@ -113,7 +115,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     """The process."""
-    settings = Settings()
+    settings = read_settings()
     log.configure(settings.log_level, "timer")
     asyncio.run(run(settings))
 

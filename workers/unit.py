@@ -13,7 +13,7 @@ from uuid import UUID
 import redis
 from dramatiq import Worker
 
-from shared import log, redis_keys
+from shared import log, redis_keys, tasks
 from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
@@ -76,6 +76,7 @@ async def _work(rt: Runtime, provider: Provider, sender: WebhookSender, stopping
     watchdog.start()
     logger.info("working", worker=name)
     await stopping.wait()
+    until = loop.time() + settings.drain_s
     logger.info("draining", calls=len(pool.tasks), deliveries=len(deliveries.tasks))
     pool.close_door()
     deliveries.close_door()
@@ -83,10 +84,10 @@ async def _work(rt: Runtime, provider: Provider, sender: WebhookSender, stopping
     # Dramatiq's threads end first, so that the bells in their memory are back on the queue before the drain.
     await asyncio.to_thread(worker.stop, STOP_THREADS_MS)
     await asyncio.gather(
-        pool.drain(settings.drain_s, lambda fence: calls.stop(fence, "drained")),
+        pool.drain(max(0.0, until - loop.time()), lambda fence: calls.stop(fence, "drained")),
         deliveries.drain(min(CUT_DELIVERIES_S, settings.drain_s), _leave),
     )
-    listener.cancel()
+    await tasks.end([listener])
     renewer.stop()
     logger.info("drained")
 

@@ -11,6 +11,7 @@ from api.auth import Caller
 from api.desk import Desk
 from api.held_read import held_read
 from api.http import Reply, endpoint
+from api.lists import next_link
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
 from shared import attempts, calls, clock, closing, ids, intake, jobs, limits
@@ -36,7 +37,7 @@ async def llm_call(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
     """Accept a call, wait for its answer as long as the client wants, else answer 202: the call goes on."""
     key, id_, now = caller.team, parse_id(job_id, "Job not found"), clock.now()
     async with rt.db.statement() as tx:
-        intake.check_open(await jobs.get(tx, id_), key.team_id)
+        intake.check_open(await jobs.read(tx, id_), key.team_id)
         route = await submission.resolve(rt, tx, key.team_id, body)
     call_id = ids.new()
     callback = await submission.checked_callback(rt, "call", call_id, body)
@@ -60,10 +61,11 @@ async def llm_call(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
     wanted = prefer.preference(request)
     headers = {**taken.headers, **wanted.headers, **_links(id_, call.id)}
     wait_s = rt.settings.default_wait_s if wanted.wait_s is None else wanted.wait_s
-    if wait_s and await desk.waiters.wait(call.id, finished, wait_s):
+    if wait_s:
+        await desk.waiters.wait(call.id, finished, wait_s)
         return await _answered(rt, id_, call.id, headers)
     desk.waiters.forget(call.id, finished)
-    return _still_waiting(str(call.id), job_id, CallState.PENDING, clock.iso(now), headers)
+    return _still_waiting(str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
 
 
 @endpoint("any")
@@ -81,7 +83,7 @@ async def read_call(
 
 
 @endpoint("any")
-async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery, request: Request) -> dict[str, Any]:
+async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery, request: Request) -> Reply:
     """A page of a job's calls, oldest first, without their texts."""
     states = [word.lower() for word in request.query_params.getlist("status")] or None
     unknown = next((word for word in states or () if word not in STATES), None)
@@ -99,7 +101,8 @@ async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery
             offset=query.offset,
         )
     shown = [views.listed_call(call) for call in page]
-    return {"calls": shown, "total": total, "limit": query.limit, "offset": query.offset}
+    body = {"calls": shown, "total": total, "limit": query.limit, "offset": query.offset}
+    return Reply(body=body, headers=next_link(request, query, total))
 
 
 @endpoint("any")
@@ -109,7 +112,7 @@ async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str) ->
         job = await find_job(tx, caller, job_id)
         call = await find_call(tx, job.id, call_id)
         locked = await jobs.lock(tx, [job.id])
-        ended = await closing.cancel_calls(tx, locked, call_ids=[call.id])
+        ended = await closing.cancel_calls(tx, locked, call_ids=[call.id], limit=1)
         aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
         shown, _ = await _read(tx, caller, job.id, call.id)
     for message in (*aftermath.messages(), Stop(ids=(call.id,))):

@@ -1,6 +1,7 @@
 """Jobs: create (with or without calls), read and wait, complete, cancel, costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +15,10 @@ from api.held_read import held_read
 from api.http import Reply, endpoint
 from api.wire.calls import CallIn
 from api.wire.jobs import CancelIn, CompleteIn, JobIn, WaitQuery
-from shared import calls, clock, closing, ids, intake, jobs, limits, money, webhooks
+from shared import calls, clock, ids, intake, jobs, limits, money, webhooks
 from shared.calls import NewCall
-from shared.closing import Aftermath
 from shared.db import Tx
+from shared.ending import End, end_job
 from shared.errors import Conflict, Forbidden, NotFound
 from shared.intake import Submission
 from shared.jobs import Job, JobView
@@ -34,8 +35,8 @@ async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, 
     key = caller.team
     if body.team_id != key.team_id:
         raise Forbidden(f"API key does not belong to team '{body.team_id}'")
-    intake.merged_metadata({}, body.metadata)
-    job = await _new_job(rt, key, body)
+    metadata = intake.merged_metadata({}, body.metadata or {})
+    job = await _new_job(rt, key, body, metadata)
     new = await _new_calls(rt, key, job, body.calls or [])
     counted = [(str(call.id), submission.tokens_of(call)) for call in new] or [(str(job.id), 0)]
     taken = await submission.take_limits(rt, key, counted)
@@ -84,18 +85,25 @@ async def complete_job(
     rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CompleteIn
 ) -> Reply:
     """End a job, once; a repeat with the same status reads the first answer and charges nothing."""
-    id_, wanted = parse_id(job_id, "Job not found"), prefer.preference(request)
-    status = JobStatus(body.status)
-    if wanted.wait_s and status == JobStatus.COMPLETED:
+    id_, wanted, key = parse_id(job_id, "Job not found"), prefer.preference(request), caller.team
+    end = End(status=JobStatus(body.status), error=body.error_message, metadata=body.metadata)
+    if end.status == JobStatus.FAILED:
+        end = replace(end, reason="client")
+    elif wanted.wait_s:
+        async with rt.db.statement() as tx:
+            await find_job(tx, caller, job_id)
         await _wait_for_calls(rt, desk, id_, wanted.wait_s)
-    aftermath = Aftermath()
-    async with rt.db.transaction() as tx:
-        job = _owned((await jobs.lock(tx, [id_])).get(id_), caller.team.team_id)
-        if not job.is_final:
-            aftermath = await _finish(tx, job, status, body)
-        elif job.status != status:
-            raise Conflict(f"Job is already {job.status}")
-    _ring(rt, aftermath)
+
+    def may_end(job: Job | None) -> bool:
+        owned = _owned(job, key.team_id)
+        if owned.is_final and owned.status != end.status:
+            raise Conflict(f"Job is already {owned.status}")
+        if not owned.is_final and end.status == JobStatus.COMPLETED and owned.unfinished:
+            calls_ = "call" if owned.unfinished == 1 else "calls"
+            raise Conflict(f"Job has {owned.unfinished} unfinished {calls_}", headers={"Retry-After": "1"})
+        return not owned.is_final
+
+    await end_job(rt, id_, end, may_end)
     return Reply(body=await _closing(rt, id_), headers=wanted.headers)
 
 
@@ -103,19 +111,15 @@ async def complete_job(
 async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn) -> dict[str, Any]:
     """End a job and all its unfinished calls now; the hold is given back."""
     id_ = parse_id(job_id, "Job not found")
-    aftermath = Aftermath()
-    async with rt.db.transaction() as tx:
+    async with rt.db.statement() as tx:
         await find_job(tx, caller, job_id)
-        locked = await jobs.lock(tx, [id_])
-        job = locked[id_]
-        if job.is_final and job.status != JobStatus.CANCELLED:
+
+    def may_cancel(job: Job | None) -> bool:
+        if job is not None and job.is_final and job.status != JobStatus.CANCELLED:
             raise Conflict(f"Job is already {job.status}")
-        if not job.is_final:
-            ended = await closing.cancel_calls(tx, locked)
-            finishing = {id_: (JobStatus.CANCELLED, None, body.reason)}
-            aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
-            aftermath.stopped.extend(call.id for call in ended)
-    _ring(rt, aftermath)
+        return job is not None and not job.is_final
+
+    await end_job(rt, id_, End(status=JobStatus.CANCELLED, error=body.reason), may_cancel)
     return await _closing(rt, id_)
 
 
@@ -140,7 +144,7 @@ async def job_costs(rt: Runtime, caller: Caller, job_id: str) -> dict[str, Any]:
     }
 
 
-async def _new_job(rt: Runtime, key: Key, body: JobIn) -> Job:
+async def _new_job(rt: Runtime, key: Key, body: JobIn, metadata: dict[str, Any]) -> Job:
     job_id = ids.new()
     callback = await submission.checked_callback(rt, "job", job_id, body)
     return Job(
@@ -150,7 +154,7 @@ async def _new_job(rt: Runtime, key: Key, body: JobIn) -> Job:
         job_type=body.job_type,
         user_id=body.user_id,
         external_task_id=body.external_task_id,
-        metadata=body.metadata,
+        metadata=metadata,
         auto_complete=bool(body.calls) if body.auto_complete is None else body.auto_complete,
         priority=body.priority,
         callback_url=callback.url,
@@ -212,19 +216,6 @@ async def _wait_for_calls(rt: Runtime, desk: Desk, job_id: UUID, wait_s: float) 
         await desk.waiters.wait(call_id, desk.waiters.expect(call_id), left_s)
 
 
-async def _finish(tx: Tx, job: Job, status: JobStatus, body: CompleteIn) -> Aftermath:
-    if status == JobStatus.COMPLETED and job.unfinished:
-        raise Conflict(f"Job has {job.unfinished} unfinished calls", headers={"Retry-After": "1"})
-    job.metadata = intake.merged_metadata(job.metadata, body.metadata or {})
-    ended = await closing.cancel_calls(tx, {job.id: job})
-    reason = "client" if status == JobStatus.FAILED else None
-    aftermath = await closing.end_calls(
-        tx, {job.id: job}, ended, now=clock.now(), finishing={job.id: (status, reason, body.error_message)}
-    )
-    aftermath.stopped.extend(call.id for call in ended)
-    return aftermath
-
-
 def _owned(job: Job | None, team_id: str) -> Job:
     if job is None:
         raise NotFound("Job not found")
@@ -240,8 +231,3 @@ async def _closing(rt: Runtime, job_id: UUID) -> dict[str, Any]:
     if job is None:
         raise NotFound("Job not found")
     return views.closing_object(job, page)
-
-
-def _ring(rt: Runtime, aftermath: Aftermath) -> None:
-    for message in aftermath.messages():
-        rt.ring(message)

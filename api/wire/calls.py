@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from shared.intake import MAX_METADATA_BYTES
 from shared.request_fields import REQUEST_FIELDS
 
 MAX_MESSAGES = 10_000
@@ -103,6 +104,13 @@ class CallIn(CallbackIn):
     call_metadata: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     deadline_s: Deadline | None = None
+
+    @field_validator("metadata")
+    @classmethod
+    def _small_metadata(cls, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+        if metadata is not None and len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+            raise ValueError(f"metadata exceeds {MAX_METADATA_BYTES} bytes")
+        return metadata
 
     @property
     def asked_model(self) -> str | None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.lists import Page
 from api.wire.calls import CallbackIn, CallIn, Deadline, Wire
 
 MAX_CALLS = 1000
@@ -16,7 +17,7 @@ class JobIn(CallbackIn):
     team_id: str
     job_type: Annotated[str, Field(min_length=1, max_length=255)]
     user_id: Name | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
     external_task_id: Name | None = None
     calls: Annotated[list[CallIn], Field(min_length=1, max_length=MAX_CALLS)] | None = None
     auto_complete: bool | None = None
@@ -46,14 +47,10 @@ class WaitQuery(BaseModel):
     wait: float | None = None
 
 
-class CallsQuery(BaseModel):
+class CallsQuery(Page):
     """A page of a job's calls."""
-
-    model_config = ConfigDict(extra="ignore")
 
     status: str | None = None
     purpose: str | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    offset: Annotated[int, Field(ge=0)] = 0
     sort_by: Literal["created_at", "completed_at"] = "created_at"
     order: Literal["asc", "desc"] = "asc"

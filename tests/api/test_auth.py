@@ -131,9 +131,7 @@ async def test_a_paused_team_is_told_when_to_come_again(
 ):
     where = "id = :id" if whose == "teams" else "id = (select organization_id from teams where id = :id)"
     at = None if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes)
-    await change(
-        scene, f"update {whose} set status = 'paused', paused_until = :at where {where}", id=team.id, at=at
-    )
+    await change(scene, f"update {whose} set status = 'paused', paused_until = :at where {where}", id=team.id, at=at)
     answer = await until(team, 429)
     assert answer.json()["detail"] == "Team access temporarily paused"
     assert most - 30 <= int(answer.headers["retry-after"]) <= most + 1

@@ -34,7 +34,7 @@ async def test_balance_of_others_and_of_nobody(api: Api, path: str):
     closed = await api.get(path.format(other["team_id"]), key=team["virtual_key"])
     assert refusal(closed) == (403, "Cannot access credit balance for a different team")
     assert refusal(await api.get(path.format("nobody"))) == (404, "No credit account found for team 'nobody'")
-    assert (await api.get(path.format("a%00b"))).status_code == 404
+    assert (await api.get(path.format("a%00b"))).status_code in {404, 422}
 
 
 @pytest.mark.parametrize("path", ADDITIONS)

@@ -5,12 +5,9 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,77 +15,14 @@ import pytest
 from cli.children import Child, Signals
 from cli.config import PROJECT
 from cli.home import Home
-from cli.spawn import free_port, spawn
+from cli.spawn import spawn
 from cli.supervisor import Supervisor
 from tests.cli.processes import alive, environment, of_home, until
+from tests.cli.ups import Up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-ELSEWHERE = {"WAYBILL_DATABASE_URL": "postgresql://db.example/waybill", "WAYBILL_REDIS_URL": "redis://redis.example/0"}
-
-
-class Up:
-    """One `waybill up` over the programs of small_stack, in a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.port = home, free_port()
-        self.output = home.with_suffix(".out")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *programs: str, **env: str) -> "Up":
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("WAYBILL_", "MAKE"))}
-        with self.output.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.cli.small_stack", "up", *programs],
-                cwd=PROJECT,
-                env={**clean, "WAYBILL_HOME": str(self.home), "WAYBILL_PORT": str(self.port), **env},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-        return self
-
-    def ready(self) -> "Up":
-        until(lambda: "Waybill is ready" in self.text or not self.running, "ready")
-        assert self.running, self.text
-        return self
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text()
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def run(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.home / "run.json").read_text())
-        return content
-
-    def pid(self, name: str) -> int:
-        value = self.run["pids"][name]
-        return int(value[0] if isinstance(value, list) else value)
-
-    def ended(self) -> int:
-        assert self.process is not None
-        return self.process.wait(timeout=40)
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    up = Up(tmp_path / "home")
-    yield up
-    if up.process is not None:
-        up.process.kill()
-        up.process.wait()
-    for pid in of_home(up.home):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+Given = dict[str, str]
 
 
 def test_a_taken_port_is_named_and_nothing_is_started(up: Up) -> None:
@@ -108,31 +42,31 @@ def test_a_setting_that_is_no_number_is_named(up: Up) -> None:
     assert "WAYBILL_WORKERS must be a whole number" in up.text
 
 
-def test_a_second_up_on_the_same_home_is_refused(up: Up) -> None:
-    up.start(**ELSEWHERE).ready()
+def test_a_second_up_on_the_same_home_is_refused(up: Up, elsewhere: Given) -> None:
+    up.start(**elsewhere).ready()
     second = Up(up.home)
     second.output = up.home.with_suffix(".second")
 
-    assert second.start(**ELSEWHERE).ended() == 1
+    assert second.start(**elsewhere).ended() == 1
 
     assert f"already runs from {up.home}" in second.text
     assert up.running
     assert alive(up.pid("api"))
 
 
-def test_urls_replace_the_embedded_servers(up: Up) -> None:
-    up.start(**ELSEWHERE).ready()
+def test_urls_replace_the_embedded_servers(up: Up, elsewhere: Given) -> None:
+    up.start(**elsewhere).ready()
 
-    assert up.run["database_url"] == ELSEWHERE["WAYBILL_DATABASE_URL"]
-    assert up.run["redis_url"] == ELSEWHERE["WAYBILL_REDIS_URL"]
+    assert up.run["database_url"] == elsewhere["WAYBILL_DATABASE_URL"]
+    assert up.run["redis_url"] == elsewhere["WAYBILL_REDIS_URL"]
     assert up.run["pids"]["postgres"] is None
     assert up.run["pids"]["redis"] is None
     assert not (up.home / "postgres").exists()
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "timer", "provider"])
-def test_a_program_that_dies_is_started_again(up: Up, name: str) -> None:
-    up.start(**ELSEWHERE).ready()
+def test_a_program_that_dies_is_started_again(up: Up, name: str, elsewhere: Given) -> None:
+    up.start(**elsewhere).ready()
     before = up.pid(name)
 
     os.kill(before, signal.SIGKILL)
@@ -189,8 +123,8 @@ def test_asked_to_stop_it_ends_with_all_it_started(up: Up, number: int) -> None:
     assert not (up.home / "run.json").exists()
 
 
-def test_a_worker_that_does_not_end_is_killed(up: Up) -> None:
-    up.start("worker=stubborn_worker", **ELSEWHERE).ready()
+def test_a_worker_that_does_not_end_is_killed(up: Up, elsewhere: Given) -> None:
+    up.start("worker=stubborn_worker", **elsewhere).ready()
 
     up.signal(signal.SIGINT)
 
@@ -228,20 +162,24 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
     assert not child.running
 
 
-def test_a_program_that_never_stays_ends_it_with_the_reason(up: Up) -> None:
-    assert up.start("timer=broken", "worker=migrate", **ELSEWHERE).ended() == 1
+def test_a_program_that_never_stays_ends_it_with_the_reason(up: Up, elsewhere: Given) -> None:
+    assert up.start("timer=broken", "worker=migrate", **elsewhere).ended() == 1
     assert "right after its start" in up.text
     assert of_home(up.home) == []
 
 
-def test_the_reason_of_a_failed_start_is_the_end_of_the_log(up: Up) -> None:
-    assert up.start("api=broken", **ELSEWHERE).ended() == 1
+def test_the_reason_of_a_failed_start_is_the_end_of_the_log(up: Up, elsewhere: Given) -> None:
+    assert up.start("api=broken", **elsewhere).ended() == 1
     assert "api ended 5 times" in up.text
     assert "the reason is in the log" in up.text
 
 
-def test_a_failed_migration_ends_it_with_the_reason(up: Up) -> None:
-    assert up.start("migrate=broken", **ELSEWHERE).ended() == 1
+def test_a_database_that_is_current_is_not_migrated(up: Up, elsewhere: Given, fresh_database_url: str) -> None:
+    up.start("migrate=broken", **{**elsewhere, "WAYBILL_DATABASE_URL": fresh_database_url}).ready()
+
+
+def test_a_failed_migration_ends_it_with_the_reason(up: Up, elsewhere: Given) -> None:
+    assert up.start("migrate=broken", **elsewhere).ended() == 1
     assert "the migration ended with exit code 1" in up.text
     assert "the reason is in the log" in up.text
 
@@ -254,21 +192,21 @@ def test_files_are_for_their_owner_only(up: Up) -> None:
     assert stat.S_IMODE(up.home.stat().st_mode) == 0o700
 
 
-def test_keys_are_made_once_and_told(up: Up) -> None:
-    up.start(**ELSEWHERE).ready()
+def test_keys_are_made_once_and_told(up: Up, elsewhere: Given) -> None:
+    up.start(**elsewhere).ready()
     keys = json.loads((up.home / "keys.json").read_text())
     assert keys["admin_key"] in up.text
     assert "sk-of-the-demo-team" in up.text
     up.signal(signal.SIGINT)
     up.ended()
 
-    up.start(**ELSEWHERE).ready()
+    up.start(**elsewhere).ready()
 
     assert json.loads((up.home / "keys.json").read_text()) == keys
 
 
-def test_only_api_and_worker_know_provider_keys(up: Up) -> None:
-    up.start(OPENAI_API_KEY="sk-provider", WAYBILL_ADMIN_KEY="an-admin-key-of-ours", **ELSEWHERE).ready()
+def test_only_api_and_worker_know_provider_keys(up: Up, elsewhere: Given) -> None:
+    up.start(OPENAI_API_KEY="sk-provider", WAYBILL_ADMIN_KEY="an-admin-key-of-ours", **elsewhere).ready()
 
     knows = {name: "OPENAI_API_KEY=sk-provider" in environment(up.pid(name)) for name in ("api", "worker", "timer")}
     assert knows == {"api": True, "worker": True, "timer": False}

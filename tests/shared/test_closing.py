@@ -117,7 +117,10 @@ async def test_a_worker_whose_call_was_reaped_cannot_write_its_result(scene: Sce
     assert call.provider_cost_nanousd == 2 * COST_NANOUSD, "the provider bills us for both"
     assert call.client_cost_nanousd == COST_NANOUSD * 3 // 2, "the team pays for one"
     job = await scene.row("select * from jobs where id = :id", id=UUID(job_id))
-    assert (job.provider_cost_nanousd, job.client_cost_nanousd) == (call.provider_cost_nanousd, call.client_cost_nanousd)
+    assert (job.provider_cost_nanousd, job.client_cost_nanousd) == (
+        call.provider_cost_nanousd,
+        call.client_cost_nanousd,
+    )
     assert (await team.complete(job_id)).json()["costs"]["credits_charged"] == 1
     await agrees(scene, team)
 
@@ -148,7 +151,7 @@ async def test_the_sweeper_cannot_take_a_call_whose_lease_was_renewed_meanwhile(
         expired = [row for row in await waiting_calls.expired(tx, limit=1000) if row.id == UUID(call_id)]
     async with scene.rt.db.transaction() as tx:
         renewed = await tx.get_raw_connection()
-        await renewed.driver_connection.execute(calls.RENEW, (30, [UUID(call_id)], [1]))
+        await renewed.driver_connection.execute(calls.RENEW, ([UUID(call_id)], [1], 30))
 
     swept = [reports.swept(row, scene.rt.prices, scene.rt.settings) for row in expired]
     assert (await close(scene, *swept)).mine == set()
@@ -257,6 +260,6 @@ async def test_the_last_call_of_any_mix_ends_an_auto_completed_job_once(
     shown = await team.read(job_id)
     assert (shown["status"], shown["failure_reason"]) == (status, reason)
     assert [word for word in await scene.events(job_id) if word.startswith("job.")][2:] == [f"job.{status}"]
-    charged = 1 if outcomes in ("ccc",) else 0
+    charged = 1 if outcomes == "ccc" else 0
     assert shown["credits_charged"] == charged
     await agrees(scene, team)

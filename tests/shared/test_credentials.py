@@ -32,7 +32,9 @@ def test_the_newest_key_seals_and_older_ones_still_open():
         Sealer(OLD).open(both.seal("sk-secret", purpose="a"), purpose="a")
 
 
-@pytest.mark.parametrize("damage", [lambda s: s[:-1] + bytes([s[-1] ^ 1]), lambda s: s[:20], lambda s: b"", lambda s: b"\x02" + s[1:]])
+@pytest.mark.parametrize(
+    "damage", [lambda s: s[:-1] + bytes([s[-1] ^ 1]), lambda s: s[:20], lambda _: b"", lambda s: b"\x02" + s[1:]]
+)
 def test_a_damaged_secret_does_not_open(damage):
     sealer = Sealer(OLD)
     with pytest.raises(CannotOpen):

@@ -27,7 +27,10 @@ def test_prompt_tokens(wanted: dict[str, Any], tokens: int):
 
 def test_tools_and_schemas_count_as_text():
     plain = estimate.prompt_tokens(request("Hello"))
-    assert estimate.prompt_tokens(request("Hello", tools=[{"type": "function", "function": {"name": "x" * 300}}])) > plain + 100
+    assert (
+        estimate.prompt_tokens(request("Hello", tools=[{"type": "function", "function": {"name": "x" * 300}}]))
+        > plain + 100
+    )
     assert estimate.prompt_tokens(request("Hello", response_format={"type": "json_object"})) > plain
 
 

@@ -91,7 +91,14 @@ async def test_a_refused_submission_leaves_nothing_and_refuses_no_other(scene: S
 
     results = await intake.accept(scene.rt, group)
 
-    assert [type(result) for result in results] == [NotFound, Conflict, Forbidden, Invalid, InsufficientCredits, Accepted]
+    assert [type(result) for result in results] == [
+        NotFound,
+        Conflict,
+        Forbidden,
+        Invalid,
+        InsufficientCredits,
+        Accepted,
+    ]
     assert await scene.rows("select id from jobs where id = any(:ids)", ids=[group[3].job_id, group[4].job_id]) == []
     assert await scene.events(str(good.job_id)) == ["job.created", "job.started"]
     await agrees(scene, team)

@@ -12,9 +12,9 @@ from shared.ledger import Hold, Settlement
 from tests.scene import Scene, Team, agrees
 
 
-async def hold(db: Database, team: Team, *job_ids: UUID, credits: int = 1) -> set[UUID]:
+async def hold(db: Database, team: Team, *job_ids: UUID, amount: int = 1) -> set[UUID]:
     async with db.transaction() as tx:
-        return await ledger.hold(tx, [Hold(job_id=id_, team_id=team.id, credits=credits) for id_ in job_ids])
+        return await ledger.hold(tx, [Hold(job_id=id_, team_id=team.id, credits=amount) for id_ in job_ids])
 
 
 async def settle(db: Database, team: Team, charge: int, *job_ids: UUID) -> dict[UUID, int]:
@@ -33,13 +33,13 @@ async def test_holds_are_granted_first_come_first_served(scene: Scene):
 
 async def test_a_hold_is_whole_or_not_at_all(scene: Scene):
     team = await scene.team(credits=3)
-    assert await hold(scene.rt.db, team, ids.new(), credits=4) == set()
+    assert await hold(scene.rt.db, team, ids.new(), amount=4) == set()
     assert await team.credits() == (3, 0, 3)
 
 
 async def test_settling_charges_and_frees_the_rest_and_writes_one_entry(scene: Scene):
     team, job = await scene.team(credits=5), ids.new()
-    await hold(scene.rt.db, team, job, credits=3)
+    await hold(scene.rt.db, team, job, amount=3)
 
     assert await settle(scene.rt.db, team, 2, job) == {job: 3}
     assert await team.credits() == (3, 0, 3)
@@ -52,7 +52,9 @@ async def test_entries_of_one_group_follow_each_other(scene: Scene):
     await hold(scene.rt.db, team, *jobs)
 
     assert await settle(scene.rt.db, team, 1, *jobs) == {jobs[0]: 9, jobs[1]: 8, jobs[2]: 7}
-    steps = await scene.rows("select before, after from credit_entries where job_id = any(:ids) order by before", ids=jobs)
+    steps = await scene.rows(
+        "select before, after from credit_entries where job_id = any(:ids) order by before", ids=jobs
+    )
     assert [tuple(step) for step in steps] == [(8, 7), (9, 8), (10, 9)]
 
 

@@ -8,7 +8,8 @@ import pytest
 from shared.prices import Price, PriceMap
 
 MAP = {
-    "gpt-x": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "cache_read_input_token_cost": 5e-7, "max_output_tokens": 99},
+    "gpt-x": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "cache_read_input_token_cost": 5e-7,
+              "max_output_tokens": 99},
     "openai/gpt-y": {"input_cost_per_token": 3e-6, "output_cost_per_token": 4e-6},
     "image-model": {"output_cost_per_image": 0.04},
 }  # fmt: skip
@@ -31,7 +32,9 @@ def test_bundled_price_is_found_by_name_with_or_without_its_provider(map_: Price
     assert map_.version.startswith("litellm-")
 
 
-@pytest.mark.parametrize("name", ["openai/gpt", "openai/gpt-x-2026", "openai/GPT-X", "azure/openai/gpt-x", "image-model", ""])
+@pytest.mark.parametrize(
+    "name", ["openai/gpt", "openai/gpt-x-2026", "openai/GPT-X", "azure/openai/gpt-x", "image-model", ""]
+)
 def test_nothing_is_priced_by_a_part_of_its_name(map_: PriceMap, name: str):
     assert map_.price(name, **NONE) is None
 

@@ -1,0 +1,55 @@
+"""Ending a job from outside: completed, failed or cancelled, its unfinished calls with it, in bounded transactions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from shared import clock, closing, intake, jobs
+from shared.closing import Aftermath
+from shared.jobs import Job
+from shared.runtime import Runtime
+from shared.states import JobStatus
+
+STEP = 500
+"""Calls ended in one transaction: a job of many thousands must not hold its locks, or the event loop, for seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a job is to end. code: what its unfinished calls end with (shared/failures.py)."""
+
+    status: JobStatus
+    reason: str | None = None
+    error: str | None = None
+    code: str = "cancelled"
+    metadata: dict[str, Any] | None = None
+
+
+async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool]) -> None:
+    """End an open job, then ring.
+
+    check: sees the locked job before each step; it raises to refuse, and returns False to leave the job as it is.
+    """
+    while True:
+        async with rt.db.transaction() as tx:
+            locked = await jobs.lock(tx, [job_id])
+            if not check(locked.get(job_id)):
+                return
+            job = locked[job_id]
+            ended = await closing.cancel_calls(tx, locked, code=end.code, limit=STEP)
+            last = len(ended) == job.unfinished
+            if last and end.metadata:
+                job.metadata = intake.merged_metadata(job.metadata, end.metadata)
+            finishing = {job_id: (end.status, end.reason, end.error)} if last else {}
+            aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
+        aftermath.stopped.extend(call.id for call in ended)
+        ring(rt, aftermath)
+        if last:
+            return
+
+
+def ring(rt: Runtime, aftermath: Aftermath) -> None:
+    """Ring the bells of a committed transaction."""
+    for message in aftermath.messages():
+        rt.ring(message)

@@ -1,0 +1,113 @@
+"""The hot statements find their rows by an index, on tables large enough that a scan would hurt."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import psycopg
+import pytest
+
+from shared import attempts, calls, jobs, keys, waiting_calls, webhooks
+from tests.servers import Servers
+
+LARGE = {"calls", "jobs", "attempts", "deliveries", "events", "call_payloads", "virtual_keys", "holds"}
+ROWS = 20_000
+
+FILL = f"""
+insert into organizations (id, name) values ('o', 'o');
+insert into teams (id, organization_id, callback_secret_sealed)
+  select 'team-' || n, 'o', '' from generate_series(0, 199) n;
+insert into virtual_keys (id, hash, hint, team_id)
+  select gen_random_uuid(), sha256(n::text::bytea), '', 'team-' || n % 200 from generate_series(1, {ROWS}) n;
+insert into jobs (id, team_id, organization_id, job_type, status, completed_at, calls_total, calls_completed)
+  select md5('job' || n)::uuid, 'team-' || n % 200, 'o', 't',
+         case when n > 100 then 'completed' else 'in_progress' end,
+         case when n > 100 then now() end, 2, case when n > 100 then 2 else 0 end from generate_series(1, {ROWS}) n;
+insert into calls (id, job_id, team_id, state, model, candidates, deadline_at, completed_at, rung_at, lease_expires_at)
+  select md5('call' || n)::uuid, md5('job' || ((n + 1) / 2))::uuid, 'team-' || n % 200,
+         case when n > 600 then 'completed' when n > 400 then 'in_progress' else 'pending' end, 'm', '{{m}}',
+         now() + interval '1 hour', case when n > 600 then now() end,
+         case when n not between 200 and 400 then now() end,
+         case when n between 401 and 600 then now() - interval '1 second' end
+    from generate_series(1, {2 * ROWS}) n;
+insert into call_payloads (call_id, request) select id, '{{}}' from calls;
+insert into attempts (call_id, number, alias, worker, outcome, ended_at)
+  select id, 1, 'm', 'w', 'succeeded', now() from calls;
+insert into events (id, type, team_id, job_id, subject_id, sequence, body)
+  select md5('event' || n)::uuid, 'job.created', 'team-' || n % 200, md5('job' || n)::uuid, null, 1, '{{}}'
+    from generate_series(1, {ROWS}) n;
+insert into deliveries (id, event_id, team_id, job_id, callback, state)
+  select md5('delivery' || n)::uuid, md5('event' || n)::uuid, 'team-' || n % 200, md5('job' || n)::uuid,
+         'job', 'delivered'
+    from generate_series(1, {ROWS}) n;
+analyze;
+"""
+
+
+@pytest.fixture(scope="module")
+def database(servers: Servers) -> Iterator[psycopg.Connection[Any]]:
+    url = servers.create_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(FILL)
+        connection.execute("set jit = off")
+        yield connection
+    servers.drop_database(url)
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def scanned(connection: psycopg.Connection[Any], sql: str, params: Any) -> list[str]:
+    """The large tables this statement reads from end to end."""
+    with connection.transaction(force_rollback=True):
+        [[[found]]] = connection.execute("explain (format json) " + sql, params).fetchall()
+    return [node["Relation Name"] for node in nodes(found["Plan"])
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE]  # fmt: skip
+
+
+def report(**fields: Any) -> str:
+    return orjson.dumps([{"id": str(uuid4()), "number": 1, "state": "completed", **fields} for _ in range(8)]).decode()
+
+
+IDS = [uuid4() for _ in range(8)]
+JOB = uuid4()
+STATEMENTS: Sequence[tuple[str, str, Any]] = (
+    ("claim", calls.CLAIM, {"ids": IDS, "worker": "w", "lease_s": 30}),
+    ("close", calls.CLOSE, (report(),)),
+    ("renew", calls.RENEW, (IDS, [1] * 8, 30)),
+    ("end unfinished", calls.END_UNFINISHED, {
+        "job_ids": [JOB], "call_ids": None, "state": "cancelled", "code": "cancelled", "message": "", "limit": 100}),
+    ("get call", calls.GET, (JOB, uuid4())),
+    ("ended", calls.ENDED, {"ids": IDS}),
+    ("any unfinished", calls.ANY_UNFINISHED, (JOB,)),
+    ("store responses", calls.STORE_RESPONSES, (IDS, ["{}"] * 8)),
+    ("lost", waiting_calls.LOST, (5, 100)),
+    ("dispatch", waiting_calls.DISPATCH, {"window": 256}),
+    ("expired", waiting_calls.EXPIRED, (100,)),
+    ("overdue calls", waiting_calls.OVERDUE, (100,)),
+    ("unfinished of teams", waiting_calls.UNFINISHED_OF_TEAMS, (64, ["team-1", "team-2"])),
+    ("close attempts", attempts.CLOSE, (orjson.dumps([{"call_id": str(uuid4()), "number": 1}] * 8).decode(),)),
+    ("attempts of calls", attempts.OF_CALLS, (IDS,)),
+    ("orphaned", attempts.ORPHANED, (30, 100)),
+    ("lock jobs", jobs.LOCK, (IDS,)),
+    ("get job", jobs.GET, (JOB,)),
+    ("save jobs", jobs.SAVE, (orjson.dumps([{"id": str(JOB)}]).decode(),)),
+    ("overdue jobs", jobs.OVERDUE, (100,)),
+    ("idle jobs", jobs.IDLE, (86_400, 100)),
+    ("find key", keys.FIND, (b"x" * 32,)),
+    ("fan out", webhooks.FAN_OUT, {"ids": IDS, "opt_in": ["job.progress"]}),
+    ("due deliveries", webhooks.DUE, {"limit": 100, "rering_s": 5}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "params"), [row[1:] for row in STATEMENTS], ids=[row[0] for row in STATEMENTS])
+def test_no_large_table_is_read_from_end_to_end(database: psycopg.Connection[Any], sql: str, params: Any):
+    assert scanned(database, sql, params) == []
+
+
+def test_a_scan_would_be_seen(database: psycopg.Connection[Any]):
+    assert scanned(database, "select * from calls where purpose = 'x'", None) == ["calls"]
