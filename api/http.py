@@ -26,6 +26,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 Model = TypeVar("Model", bound=BaseModel)
 
 MISSING = {"msg": "field required", "type": "value_error.missing"}
+UNION_BRANCHES = {"str", "int", "float", "bool", "constrained-str", "constrained-int", "constrained-float"}
 CLIENT_CLOSED = 499
 
 
@@ -135,14 +136,22 @@ def validated(model: type[Model], value: object, place: str) -> Model:
 
 def findings(error: ValidationError, place: str) -> list[dict[str, Any]]:
     """Pydantic's findings in the contract's form: a missing field has the older words, the rest the validator's own."""
-    found = []
+    found: dict[tuple[str | int, ...], dict[str, Any]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        loc = [place, *item["loc"]]
+        loc = (place, *(part for part in item["loc"] if not _is_branch(part)))
         if item["type"] == "missing":
-            found.append({"loc": loc, **MISSING})
+            finding = dict(MISSING)
+        elif item["type"] in {"model_type", "model_attributes_type"}:
+            finding = {"msg": "Input should be an object", "type": "object_type"}
         else:
-            found.append({"loc": loc, "msg": item["msg"].removeprefix("Value error, "), "type": item["type"]})
-    return found
+            finding = {"msg": item["msg"].removeprefix("Value error, "), "type": item["type"]}
+        found.setdefault(loc, {"loc": list(loc), **finding})
+    return list(found.values())
+
+
+def _is_branch(part: str | int) -> bool:
+    """Whether a part of pydantic's place names a branch of a union and not something the client wrote."""
+    return isinstance(part, str) and (part in UNION_BRANCHES or "[" in part)
 
 
 def failed(request: Request, error: Exception) -> Response:

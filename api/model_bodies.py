@@ -99,8 +99,9 @@ def provider_columns(litellm_model: str | None, provider: str | None, actual_mod
             raise Invalid.at(["body", missing], "field required", "value_error.missing")
         litellm_model = f"{provider}/{actual_model}"
     first, _, rest = litellm_model.partition("/")
-    if provider is None:
-        provider = first
+    if provider is None and not rest:
+        raise Invalid.at(["body", "litellm_model"], "must be provider/model, such as openai/gpt-4", "value_error.model")
+    provider = provider or first
     if provider not in PROVIDERS or (provider == first and not rest):
         raise BadRequest(f"Invalid provider: {provider}. Must be one of: {', '.join(PROVIDERS)}")
     model = rest if provider == first else litellm_model

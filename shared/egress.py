@@ -98,12 +98,12 @@ def check_form(url: str, *, http: bool) -> Form:
     if parts.scheme not in DEFAULT_PORTS or (parts.scheme == "http" and not http):
         raise UrlRefused("scheme must be https or http" if http else "scheme must be https")
     if "@" in parts.netloc:
-        raise UrlRefused("user info")
+        raise UrlRefused("user info is not allowed")
     if "#" in url:
-        raise UrlRefused("fragment")
+        raise UrlRefused("a fragment is not allowed")
     port = DEFAULT_PORTS[parts.scheme] if port is None else port
     if port not in DEFAULT_PORTS.values() and not 1024 <= port <= 65_535:
-        raise UrlRefused("port")
+        raise UrlRefused("port must be 443, 80 or 1024-65535")
     path = (parts.path or "/") + ("?" + parts.query if parts.query else "")
     return Form(scheme=parts.scheme, host=_host(parts.hostname or ""), port=port, path=quote(path, safe=PATH_SAFE))
 

@@ -23,7 +23,7 @@ with e as materialized (
       from events where id = any(%(ids)s)
 )
 insert into deliveries (id, event_id, team_id, job_id, endpoint_id, callback, rung_at)
-select gen_random_uuid(), t.*, app_now() from (
+select uuid7(), t.*, app_now() from (
     select e.id, e.team_id, e.job_id, w.id, null::text
       from e join webhook_endpoints w on w.team_id = e.team_id
      where w.status = 'active' and w.events && e.names

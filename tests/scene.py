@@ -174,7 +174,12 @@ class Scene:
                 return
 
     async def team(
-        self, *, credits: int = 1000, models: int = 1, alias: Mapping[str, Any] | None = None, **fields: Any
+        self,
+        *,
+        credits: int = 1000,  # noqa: A002 - the word of the product
+        models: int = 1,
+        alias: Mapping[str, Any] | None = None,
+        **fields: Any,
     ) -> Team:
         """A team that may use `models` new aliases; the first one falls back to the others."""
         names = [unique("model") for _ in range(models)]

@@ -13,6 +13,14 @@ create function app_now() returns timestamptz language sql stable as
 $$ select coalesce(nullif(current_setting('app.now', true), '')::timestamptz, statement_timestamp()) $$
 """
 
+# RFC 9562: 48 bits of milliseconds, version 7, the rest random. For rows that a statement makes from others.
+UUID7 = """
+create function uuid7() returns uuid language sql volatile as
+$$ select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+       placing substring(int8send(floor(extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+       52, 1), 53, 1), 'hex')::uuid $$
+"""
+
 FINAL_IS_FINAL = """
 create function refuse_leaving_final() returns trigger language plpgsql as
 $$ begin raise exception '% % is final', tg_table_name, old.id using errcode = 'integrity_constraint_violation'; end $$
@@ -29,6 +37,7 @@ execute function refuse_leaving_final()
 def upgrade() -> None:
     """Expand only: the code before this revision goes on running on it."""
     op.execute(APP_NOW)
+    op.execute(UUID7)
     op.execute(FINAL_IS_FINAL)
     op.create_table(
         "attempts",
@@ -606,4 +615,5 @@ def downgrade() -> None:
     op.drop_index("ix_attempts_in_progress", table_name="attempts", postgresql_where=sa.text("outcome = 'in_progress'"))
     op.drop_table("attempts")
     op.execute("drop function refuse_leaving_final")
+    op.execute("drop function uuid7")
     op.execute("drop function app_now")

@@ -29,7 +29,7 @@ async def change(scene: Scene, sql: str, **values: Any) -> None:
 async def until(team: Team, status: int) -> Any:
     """The refusal, once what is remembered of a key (at most a second) is read anew."""
     async with asyncio.timeout(5):
-        while (answer := await team.get("/credits/balance")).status_code != status:
+        while (answer := await team.get("/credits/balance")).status_code != status:  # noqa: ASYNC110 - it is read anew until then
             await asyncio.sleep(0.05)
     return answer
 

@@ -65,7 +65,8 @@ async def test_a_body_that_is_no_call_is_422(team: Team, job_id: str, body: byte
     [
         ("temperature", 2.1), ("temperature", "0.7"), ("temperature", True), ("max_tokens", 0), ("max_tokens", 1.5),
         ("top_p", 1.1), ("frequency_penalty", -2.1), ("presence_penalty", 3), ("n", 0), ("n", 17), ("top_logprobs", 21),
-        ("stop", ["x"] * 17), ("stop", 7), ("response_format", {"type": "xml"}), ("response_format", {"type": "json_schema"}),
+        ("stop", ["x"] * 17), ("stop", 7), ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}),
         ("purpose", "x" * 201), ("deadline_s", 0), ("deadline_s", 604_801), ("call_metadata", []), ("metadata", "x"),
         ("tools", {}), ("seed", "1"), ("model", 7), ("messages", "Hello"), ("callback_url", "ftp://a.example/"),
     ],

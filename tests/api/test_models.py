@@ -105,13 +105,17 @@ async def test_provider_and_model_make_the_name(api: Api, given: dict[str, str],
     assert alias["litellm_model"] == litellm_model == f"{alias['provider']}/{alias['actual_model']}"
 
 
+@pytest.mark.parametrize("name", ["gpt-4", "openai", "openai/"])
+async def test_a_bare_model_name_needs_its_provider(api: Api, name: str):
+    answer = await api.post("/model-aliases/create", {"alias": unique("alias"), "litellm_model": name})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "litellm_model"]
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [
         ({"litellm_model": "zzz/gpt-4"}, "zzz"),
-        ({"litellm_model": "gpt-4"}, "gpt-4"),
-        ({"litellm_model": "openai/"}, "openai"),
-        ({"litellm_model": "openai"}, "openai"),
         ({"provider": "zzz", "actual_model": "gpt-4"}, "zzz"),
     ],
 )

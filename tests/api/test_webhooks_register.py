@@ -106,9 +106,9 @@ async def test_other_teams_are_out_of_reach(team: Team):
     [
         ("https://10.0.0.1/", "private address"),
         ("https://[::ffff:a9fe:a9fe]/", "metadata address"),
-        ("https://user:pw@8.8.8.8/", "user info"),
+        ("https://user:pw@8.8.8.8/", "user info is not allowed"),
         ("ftp://8.8.8.8/", "scheme must be https or http"),
-        ("https://8.8.8.8:22/", "port"),
+        ("https://8.8.8.8:22/", "port must be 443, 80 or 1024-65535"),
         ("https://8.8.8.8/" + "a" * 2000, "longer than 2,000 characters"),
     ],
 )

@@ -9,10 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cli.programs import Programs
-from cli.seed import Demo
-from cli.up import up
-
 
 class Ready(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
@@ -59,11 +55,16 @@ ROLES: dict[str, Callable[[], None]] = {
 }
 
 
-def programs(**other: str) -> Programs:
+def run_up(**other: str) -> int:
+    # Only here: the programs themselves start at once without these imports.
+    from cli.programs import Programs
+    from cli.seed import Demo
+    from cli.up import up
+
     def command(name: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "tests.cli.small_stack", other.get(name, name))
 
-    return Programs(
+    small = Programs(
         migrate=command("migrate"),
         provider=command("provider"),
         api=command("api"),
@@ -71,10 +72,11 @@ def programs(**other: str) -> Programs:
         timer=command("timer"),
         seed=lambda *_args: Demo("sk-of-the-demo-team", ["gpt-4"], []),
     )
+    return up(small)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "up":
-        sys.exit(up(programs(**dict(word.split("=") for word in sys.argv[2:]))))
+        sys.exit(run_up(**dict(word.split("=") for word in sys.argv[2:])))
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     ROLES[sys.argv[1]]()

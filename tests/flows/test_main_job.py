@@ -1,54 +1,136 @@
-"""The main job of Waybill, as its README tells it, through real processes."""
+"""The main story: a job in one request, its answers, its signed webhook; and the README's first job as printed."""
 
+import asyncio
+import base64
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.invariants import verify
 from tests.stack import Stack
-from tests.team import accepted
+from tests.team import Team, accepted
+from tests.workers.receiver import response
 
-SECRET = "whsec_" + "c2VjcmV0" * 4
-
-
-async def test_a_job_is_created_asked_completed_and_paid(stack: Stack):
-    team = await stack.team(credits_allocated=10)
-    job = accepted(await team.client.post("/api/jobs/create", json={"team_id": team.team_id, "job_type": "chat"}))
-    answer = await team.ask(job["job_id"], "What is the capital of France?")
-    assert answer.status_code == 200
-    assert answer.json()["response"]["content"] == "Paris"
-    assert (await team.balance())["credits_held"] == 1
-
-    closed = await team.complete(job["job_id"])
-
-    assert (closed.status_code, closed.json()["credits_remaining"], closed.json()["total_calls"]) == (200, 9, 1)
-    assert (await team.balance())["credits_used"] == 1
-    usage = answer.json()["usage"]
-    cost = round((usage["prompt_tokens"] * 30 + usage["completion_tokens"] * 60) / 1e6, 9)
-    assert closed.json()["costs"]["total_cost_usd"] == cost
-    assert await team.charges() == [1]
+README = (Path(__file__).parents[2] / "README.md").read_text()
+HOST, KEY, TEAM = "http://localhost:8003", "sk-...", "acme-corp"
+SECRET = f"whsec_{base64.b64encode(b'm' * 32).decode()}"
 
 
-async def test_a_job_with_calls_completes_itself_and_calls_back_signed(stack: Stack):
-    team, hooks = await stack.team(), await stack.receiver()
+async def test_one_request_brings_a_job_its_answers_and_a_signed_webhook(stack: Stack) -> None:
+    team = await stack.team()
+    hooks = await stack.receiver()
     hooks.secret = SECRET
-    events = ["job.completed", "call.completed"]
-    job = await team.job(
-        "capital of France?", "thirty things", callback_url=hooks.url, callback_secret=SECRET, callback_events=["job.*"]
+    texts = ("What is the capital of France?", "What is the capital of Italy?")
+
+    job = await team.job(*texts, auto_complete=True, callback_url=hooks.url, callback_secret=SECRET)
+
+    (event,) = await hooks.arrived(1)
+    ended = await team.ended(job["job_id"])
+    assert (event["type"], event["job_id"], event["data"]["status"]) == ("job.completed", job["job_id"], "completed")
+    assert event["data"]["total_cost_usd"] == ended["costs"]["total_cost_usd"] > 0
+    assert (event["data"]["credits_charged"], event["data"]["credits_remaining"]) == (1, 999)
+    answers = [
+        accepted(await team.client.get(f"/api/jobs/{job['job_id']}/calls/{call['call_id']}")) for call in job["calls"]
+    ]
+    assert [answer["response"]["content"] for answer in answers] == ["Paris", "Rome"]
+    await verify(stack, delivered=True)
+    callback = accepted(await team.client.get(f"/api/jobs/{job['job_id']}"))["callback"]
+    assert (callback["url"], callback["state"], callback["last_status"]) == (hooks.url, "delivered", 200)
+
+
+async def test_the_result_is_readable_before_the_webhook_arrives(stack: Stack) -> None:
+    team = await stack.team()
+    seen: list[dict[str, Any]] = []
+
+    async def look_first(writer: asyncio.StreamWriter) -> None:
+        event = json.loads(hooks.receiver.received[-1].body)
+        seen.append(accepted(await team.client.get(event["data"]["result_url"])))
+        writer.write(response(200))
+
+    hooks = await stack.receiver(look_first)
+    hooks.secret = SECRET
+    events = ["call.completed", "job.completed"]
+    job = await team.job("Hello", callback_url=hooks.url, callback_events=events, callback_secret=SECRET)
+
+    await hooks.arrived(2)
+    await verify(stack, delivered=True)
+    assert len(seen) == 2
+    assert {found["status"] for found in seen} == {"completed"}
+    (call,) = (found for found in seen if "call_id" in found)
+    assert call["response"]["content"] == "Hello! How can I help you today?"
+    assert {found["job_id"] for found in seen} == {job["job_id"]}
+
+
+async def test_the_webhook_is_the_event_row_byte_for_byte(stack: Stack) -> None:
+    team = await stack.team()
+    hooks = await stack.receiver()
+    hooks.secret = SECRET
+    job = await team.job("Grüße aus Köln", callback_url=hooks.url, callback_secret=SECRET, metadata={"name": "Zoë"})
+
+    await hooks.arrived(1)
+
+    (row,) = await stack.sql(
+        "select body, sequence from events where job_id = %s and type = 'job.completed'", job["job_id"]
     )
-
-    arrived = {event["type"]: event for event in await hooks.arrived(1, "job.completed")}
-
-    told = arrived["job.completed"]["data"]
-    assert (told["id"], told["successful_calls"], told["credits_charged"]) == (job["job_id"], 2, 1)
-    shown = await team.ended(job["job_id"])
-    assert (shown["status"], shown["costs"]["total_cost_usd"]) == ("completed", told["total_cost_usd"])
-    assert await team.charges() == [1]
-    assert events[0] in await team.events(job["job_id"])
+    (received,) = hooks.receiver.received
+    assert received.body.decode() == row.body
+    event = json.loads(received.body)
+    assert (event["id"], event["sequence"]) == (received.headers["webhook-id"], row.sequence)
+    assert event["data"]["metadata"] == {"name": "Zoë"}
 
 
-async def test_an_endpoint_of_the_team_hears_of_every_job(stack: Stack):
-    team, hooks = await stack.team(), await stack.receiver()
-    await team.register(hooks, ["job.completed", "call.completed"])
-    jobs = [await team.job(f"question {n}") for n in range(3)]
+async def test_the_shell_lines_of_the_readme_run_as_printed(stack: Stack) -> None:
+    team = await stack.team()
+    lines = snippet("sh", "jobs/create", stack, team)
 
-    ended = await hooks.arrived(3, "job.completed")
-    calls = await hooks.arrived(3, "call.completed")
+    said = await output("sh", "-e", "-c", lines, key=team.key)
 
-    assert {event["job_id"] for event in ended} == {job["job_id"] for job in jobs}
-    assert {event["data"]["call_id"] for event in calls} == {call["call_id"] for job in jobs for call in job["calls"]}
+    call, completed = objects(said)
+    assert call["response"]["content"] == call["choices"][0]["message"]["content"] == "Paris"
+    assert (completed["status"], completed["credits_remaining"], completed["total_calls"]) == ("completed", 999, 1)
+    await verify(stack)
+
+
+async def test_the_python_lines_of_the_readme_run_as_printed(stack: Stack) -> None:
+    team = await stack.team()
+    lines = snippet("python", "jobs/create", stack, team)
+
+    said = (await output(sys.executable, "-c", lines, key=team.key)).splitlines()
+
+    assert re.fullmatch(r"completed 0\.0\d+ USD, 999 credits left", said[0]), said
+    assert said[1:] == ["Paris", "You said: Say hello in French."]
+    await verify(stack)
+
+
+def snippet(language: str, part: str, stack: Stack, team: Team) -> str:
+    """The README's one block in this language with this part, its host, key and team changed."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    (found,) = [str(block) for block in blocks if part in block]
+    assert HOST in found
+    return found.replace(HOST, stack.api_url).replace(KEY, team.key).replace(TEAM, team.team_id)
+
+
+async def output(*command: str, key: str) -> str:
+    """What a command prints, in an environment that has only the key."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={"PATH": os.environ["PATH"], "WAYBILL_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complaints = await process.communicate()
+    assert process.returncode == 0, complaints.decode()
+    return said.decode()
+
+
+def objects(text: str) -> list[Any]:
+    """The JSON objects that stand one after the other in a text."""
+    found, decoder, at = [], json.JSONDecoder(), 0
+    while at < len(text):
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return found

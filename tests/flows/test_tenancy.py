@@ -1,38 +1,142 @@
-"""What belongs to one team is closed to another, by every route that takes an id."""
+"""Two teams: with the other's ids in path, query or body, every route says no and shows nothing."""
 
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from api.app import API, PREFIXES
 from tests.stack import Stack
+from tests.team import Call, Team, accepted
+
+MARK = "the-owner-only-knows"
+ROUTES = [(method, path) for method, path, _ in API]
+REFUSED = (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 
 
-async def test_no_route_shows_or_changes_another_teams_things(stack: Stack):
-    owner, stranger = await stack.team(), await stack.team()
-    call = await owner.submit("a secret of the owner")
-    await owner.result(call)
-    open_job = (await owner.job())["job_id"]
-    job, team, alias = f"/api/jobs/{call.job_id}", owner.team_id, owner.alias
-    group, organization = f"group-{team}", f"org-{team}"
-    requests = [
-        ("GET", job, None), ("GET", f"{job}/costs", None), ("GET", f"{job}/calls", None), ("GET", call.path, None),
-        ("POST", f"{job}/complete", {"status": "failed"}), ("POST", f"{job}/cancel", None),
-        ("POST", f"/api/jobs/{open_job}/complete", {"status": "failed"}), ("POST", f"/api/jobs/{open_job}/cancel", None),
-        ("POST", f"/api/jobs/{open_job}/llm-call", stranger.call("hello")), ("POST", f"{call.path}/cancel", None),
-        ("POST", "/api/jobs/create", {"team_id": team, "job_type": "t"}),
-        ("GET", f"/api/teams/{team}", None), ("GET", f"/api/organizations/{organization}", None),
-        ("GET", f"/api/credits/balance?team_id={team}", None), ("GET", f"/api/credits/teams/{team}/balance", None),
-        ("GET", f"/api/teams/{team}/credits", None), ("GET", f"/api/model-access-groups/{group}", None),
-        ("GET", f"/api/model-aliases/{alias}", None),
-        ("POST", "/api/webhooks/register", {"team_id": team, "webhook_url": "http://127.0.0.1:9/"}),
-    ]  # fmt: skip
-    for method, path, body in requests:
-        answer = await stranger.client.request(method, path, json=body)
-        assert answer.status_code in (403, 404), (method, path, answer.status_code, answer.text)
-        assert "secret of the owner" not in answer.text
-    assert (await owner.client.get(f"/api/jobs/{open_job}")).json()["status"] == "pending"
-    assert (await owner.client.get(call.path)).json()["status"] == "completed"
+class Owner:
+    """A team with a finished and an open job, a webhook, and a mark on all of it; and how a path names its things."""
+
+    def __init__(self, team: Team, organization: str, call: Call, open_job: str) -> None:
+        self.team, self.call, self.open_job = team, call, open_job
+        self.ids = {
+            "job_id": open_job,
+            "call_id": call.call_id,
+            "org_id": organization,
+            "team_id": team.team_id,
+            "alias": team.alias,
+            "alias:path": team.alias,
+            "group_name": f"group-{team.team_id}",
+        }
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Good enough for any route: fields that a route does not know are ignored."""
+        return {
+            "team_id": self.team.team_id,
+            "organization_id": self.ids["org_id"],
+            "job_type": "test",
+            "status": "completed",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "webhook_url": "http://127.0.0.1:9/hook",
+            "amount": 5,
+        }
+
+    def shown(self, text: str) -> list[str]:
+        """What of the owner's a text gives away."""
+        return [secret for secret in (MARK, self.team.key[-8:], self.team.model) if secret in text]
 
 
-async def test_a_model_of_another_team_cannot_be_asked(stack: Stack):
-    owner, stranger = await stack.team(), await stack.team()
-    job_id = (await stranger.job())["job_id"]
-    answer = await stranger.ask(job_id, "hello", model=owner.alias)
-    assert answer.status_code == 403
-    assert await stack.provider.count(owner.model) == 0
+async def owner(stack: Stack) -> Owner:
+    team = await stack.team(metadata={"mark": MARK})
+    job = (await team.job(metadata={"mark": MARK}))["job_id"]
+    call = await team.submit(MARK, job_id=job, metadata={"mark": MARK})
+    await team.result(call)
+    hooks = await stack.receiver()
+    await team.register(hooks, ["job.completed"])
+    organization = (await team.balance())["organization_id"]
+    return Owner(team, organization, call, job)
+
+
+async def test_no_route_takes_or_shows_what_belongs_to_another_team(stack: Stack) -> None:
+    mine, other = await owner(stack), await stack.team()
+    before = await everything(mine)
+    wrong = []
+
+    for method, path in ROUTES:
+        for prefix in PREFIXES:
+            answer = await tried(other, method, prefix + filled(path, mine.ids), mine)
+            if answer.status_code not in REFUSED or mine.shown(answer.text):
+                wrong.append(f"{method} {prefix}{path}: {answer.status_code} {answer.text[:200]}")
+
+    assert wrong == []
+    assert await everything(mine) == before
+    assert await other.charges() == []
+    assert (await other.balance())["credits_held"] == 0
+
+
+async def test_an_unknown_team_reads_the_same_refusal_as_a_known_one_for_what_is_not_its_own(stack: Stack) -> None:
+    mine, other = await owner(stack), await stack.team()
+    path = "/api/teams/{team_id}"
+
+    known = await other.client.get(filled(path, mine.ids))
+    unknown = await other.client.get(filled(path, {"team_id": "nobody"}))
+
+    assert (known.status_code, known.text) == (unknown.status_code, unknown.text) == (403, known.text)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_another_teams_call_is_not_found_in_a_job_of_ones_own(stack: Stack, method: str) -> None:
+    mine, other = await owner(stack), await stack.team()
+    job = (await other.job())["job_id"]
+    path = f"/api/jobs/{job}/calls/{mine.call.call_id}" + ("/cancel" if method == "POST" else "")
+
+    answer = await other.client.request(method, path)
+
+    assert (answer.status_code, answer.json()) == (httpx.codes.NOT_FOUND, {"detail": "Call not found"})
+    assert (await mine.team.read(mine.call))["status"] == "completed"
+
+
+async def test_another_teams_model_cannot_be_asked_for_by_alias_or_group(stack: Stack) -> None:
+    mine, other = await owner(stack), await stack.team()
+    job = (await other.job())["job_id"]
+
+    for name, kind in ((mine.team.alias, "model alias"), (mine.ids["group_name"], "model group")):
+        answer = await other.ask(job, "Hello", model=name)
+        detail = f"Team '{other.team_id}' does not have access to {kind} '{name}'"
+        assert (answer.status_code, answer.json()) == (httpx.codes.FORBIDDEN, {"detail": detail})
+    assert await stack.provider.count(mine.team.model) == 1
+
+
+async def test_another_teams_credits_are_not_shown_by_query_either(stack: Stack) -> None:
+    mine, other = await owner(stack), await stack.team()
+
+    for thing, words in (("balance", "credit balance"), ("transactions", "credit transactions")):
+        answer = await other.client.get(f"/api/credits/{thing}", params={"team_id": mine.team.team_id})
+        detail = f"Cannot access {words} for a different team"
+        assert (answer.status_code, answer.json()) == (httpx.codes.FORBIDDEN, {"detail": detail})
+
+
+async def tried(team: Team, method: str, path: str, mine: Owner) -> httpx.Response:
+    if method == "GET":
+        return await team.client.get(path, params={"team_id": mine.team.team_id})
+    return await team.client.request(method, path, json=mine.body)
+
+
+def filled(path: str, ids: dict[str, str]) -> str:
+    for name, value in ids.items():
+        path = path.replace(f"{{{name}}}", quote(value))
+    assert "{" not in path, f"no id for {path}"
+    return path
+
+
+async def everything(mine: Owner) -> list[dict[str, Any]]:
+    """All that the owner and an admin read of it."""
+    team, ids = mine.team, mine.ids
+    paths = [f"/api/jobs/{mine.open_job}", mine.call.path, f"/api/teams/{ids['team_id']}"]
+    paths += [f"/api/credits/balance?team_id={ids['team_id']}", f"/api/organizations/{ids['org_id']}"]
+    paths += [f"/api/model-aliases/{ids['alias']}", f"/api/model-access-groups/{ids['group_name']}"]
+    found = [accepted(await team.admin.get(path)) for path in paths]
+    rows = await team.sql("select count(*) from webhook_endpoints where team_id = %s", ids["team_id"])
+    return [*found, {"endpoints": rows[0][0]}]

@@ -81,6 +81,22 @@ async def test_a_reader_that_knows_the_etag_hears_only_of_changes(stack: Stack) 
     assert changed.json()["response"]["content"] == "Paris"
 
 
+async def test_a_client_that_hangs_up_loses_nothing(stack: Stack) -> None:
+    team = await stack.team()
+    job = (await team.job())["job_id"]
+    await stack.provider.hold(team.model)
+    waiting = asyncio.create_task(team.ask(job, QUESTION))
+    await stack.provider.asked(team.model)
+    call = await only_call(team, job)
+
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await stack.provider.release()
+
+    assert (await team.result(call))["response"]["content"] == "Paris"
+    assert await stack.provider.count(team.model) == 1
+
+
 async def test_a_job_is_waited_for_in_its_request_or_read_when_it_ends(stack: Stack) -> None:
     team = await stack.team()
     body = {"team_id": team.team_id, "job_type": "test", "calls": [team.call("one"), team.call("two")]}
@@ -99,15 +115,16 @@ async def test_complete_waits_for_calls_that_are_not_finished_when_asked_to(stac
     team = await stack.team()
     job = (await team.job())["job_id"]
     await stack.provider.hold(team.model)
-    await team.submit(QUESTION, job_id=job)
-    await stack.provider.asked(team.model)
+    for _ in range(2):
+        await team.submit(QUESTION, job_id=job)
+    await stack.provider.asked(team.model, 2)
 
     refused = await team.complete(job)
     body, path = {"status": "completed"}, f"/api/jobs/{job}/complete"
     waiting = asyncio.create_task(team.client.post(path, json=body, headers={"Prefer": "wait=30"}))
     await stack.provider.release()
 
-    assert (refused.status_code, refused.json()) == (409, {"detail": "Job has 1 unfinished calls"})
+    assert (refused.status_code, refused.json()) == (409, {"detail": "Job has 2 unfinished calls"})
     assert int(refused.headers["Retry-After"]) >= 1
     assert accepted(await waiting)["costs"]["credit_applied"] is True
 

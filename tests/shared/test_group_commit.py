@@ -37,7 +37,7 @@ async def test_items_that_come_during_a_commit_share_the_next_one():
     recorder.open.clear()
     group = GroupCommit(recorder.commit)
     first = asyncio.create_task(group.add(1))
-    while not recorder.groups:
+    while not recorder.groups:  # noqa: ASYNC110
         await asyncio.sleep(0)
     later = [asyncio.create_task(group.add(n)) for n in (2, 3)]
     await asyncio.sleep(0)
@@ -86,7 +86,7 @@ async def test_a_waiter_that_gives_up_takes_nobody_with_him():
     recorder.open.clear()
     group = GroupCommit(recorder.commit)
     gone, stays = asyncio.create_task(group.add(1)), asyncio.create_task(group.add(2))
-    while not recorder.groups:
+    while not recorder.groups:  # noqa: ASYNC110
         await asyncio.sleep(0)
     gone.cancel()
     recorder.open.set()

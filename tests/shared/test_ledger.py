@@ -107,7 +107,7 @@ async def test_a_hold_that_waited_for_a_settlement_gets_the_credit_it_freed(scen
     async with scene.rt.db.transaction() as tx:
         await ledger.settle(tx, [Settlement(job_id=first, team_id=team.id, charge=0, reason="test")])
         waiting = asyncio.create_task(hold(scene.rt.db, team, second))
-        while not await scene.rows("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):
+        while not await scene.rows("select 1 from pg_stat_activity where wait_event_type = 'Lock'"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     assert await waiting == {second}
