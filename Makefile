@@ -23,7 +23,7 @@ up: venv ## start everything on this machine and stay in the foreground
 	@exec $(RUN) cli up
 
 test: venv ## run the test suite; PYTEST_ARGS="tests/cli -k up" narrows it
-	@$(RUN) pytest $(PYTEST_ARGS)
+	@$(RUN) pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 chaos: venv ## run the long tests that kill and freeze the parts
 	@$(RUN) pytest -m chaos $(PYTEST_ARGS)

@@ -57,7 +57,7 @@ with ended as (
     insert into credit_entries (id, team_id, job_id, kind, amount, "before", after, reason)
     select e.entry_id, e.team_id, e.job_id, 'deduction', -e.charge,
            a.remaining - e.up_to + e.charge, a.remaining - e.up_to, e.reason
-      from ended e join account a using (team_id) where e.charge > 0
+      from ended e join account a using (team_id) where e.charge > 0 order by e.n
 )
 select e.job_id, (a.remaining - e.up_to)::bigint as remaining from ended e join account a using (team_id)
 """
@@ -100,7 +100,7 @@ MATCHING_ENTRIES = """
 ENTRIES = (
     'select id, team_id, job_id, kind, amount, "before", after, reason, created_at'
     + MATCHING_ENTRIES
-    + " order by created_at desc, id desc limit %(limit)s offset %(offset)s"
+    + " order by seq desc limit %(limit)s offset %(offset)s"
 )
 
 COUNT_ENTRIES = "select count(*) as total" + MATCHING_ENTRIES

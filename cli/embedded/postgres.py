@@ -55,7 +55,7 @@ class Postgres(Server):
         self._account = account or account_for(self._bin / "postgres", self.data_dir.parent)
 
     def url(self, database: str = USER) -> str:
-        return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{quote(database, safe='')}"
+        return f"postgresql://{USER}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
     def start(self, timeout_s: float = 60, pause: Pause = time.sleep) -> None:
         """Make the cluster when there is none, start it, and make the database `waybill`."""

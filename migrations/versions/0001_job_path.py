@@ -246,6 +246,13 @@ def upgrade() -> None:
     op.create_table(
         "credit_entries",
         sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger(),
+            sa.Identity(always=True),
+            nullable=False,
+            comment="the order in which the balance changed",
+        ),
         sa.Column("team_id", sa.Text(), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -263,7 +270,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credit_entries")),
         sa.UniqueConstraint("job_id", "kind", name=op.f("uq_credit_entries_job_id_kind")),
     )
-    op.create_index("ix_credit_entries_team_id_created_at", "credit_entries", ["team_id", "created_at"], unique=False)
+    op.create_index("ix_credit_entries_team_id_seq", "credit_entries", ["team_id", "seq"], unique=False)
     op.create_table(
         "holds",
         sa.Column("job_id", sa.Uuid(), nullable=False),
@@ -597,7 +604,7 @@ def downgrade() -> None:
     op.drop_table("jobs")
     op.drop_index(op.f("ix_holds_team_id"), table_name="holds")
     op.drop_table("holds")
-    op.drop_index("ix_credit_entries_team_id_created_at", table_name="credit_entries")
+    op.drop_index("ix_credit_entries_team_id_seq", table_name="credit_entries")
     op.drop_table("credit_entries")
     op.drop_table("credit_accounts")
     op.drop_index(op.f("ix_teams_organization_id"), table_name="teams")

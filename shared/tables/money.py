@@ -1,6 +1,17 @@
 """Credit accounts, holds and the append-only ledger."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Table, Text, UniqueConstraint, Uuid
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
 
 from shared.tables.columns import QUEUE_STORAGE, count, metadata, one_of, time
 
@@ -25,6 +36,7 @@ credit_entries = Table(
     "credit_entries",
     metadata,
     Column("id", Uuid, primary_key=True),
+    Column("seq", BigInteger, Identity(always=True), nullable=False, comment="the order in which the balance changed"),
     Column("team_id", Text, ForeignKey("teams.id"), nullable=False),
     Column("job_id", Uuid),
     Column("kind", Text, nullable=False),
@@ -40,7 +52,7 @@ credit_entries = Table(
         "kind",
     ),
     UniqueConstraint("job_id", "kind"),
-    Index("ix_credit_entries_team_id_created_at", "team_id", "created_at"),
+    Index("ix_credit_entries_team_id_seq", "team_id", "seq"),
 )
 
 holds = Table(

@@ -33,7 +33,8 @@ class Books:
         if method != "GET":
             self.writes.append((method, path))
         if rest == "create":
-            return 200, self.rows.setdefault(f"/api/{kind}/{body[ID_FIELDS[kind]]}", dict(body))
+            fresh = {**body, **({"active": True, "has_api_key": "api_key" in body} if kind == "model-aliases" else {})}
+            return 200, self.rows.setdefault(f"/api/{kind}/{body[ID_FIELDS[kind]]}", fresh)
         row = self.rows.get(path.removesuffix("/rotate-key"))
         if row is None:
             return 404, {"detail": "not found"}

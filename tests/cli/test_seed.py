@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.banner import banner
+from cli.config import Config
 from cli.home import Home
 from cli.seed import Demo, SeedFailed, seed_demo
 from tests.cli.small_admin_api import ADMIN_KEY, Books, serving
@@ -98,6 +100,50 @@ def test_a_provider_key_in_the_environment_adds_real_models(books: Books, home: 
     assert row["access_groups"] == ["openai-models"]
     assert "openai-models" in books.rows["/api/teams/acme-corp"]["access_groups"]
     assert "sk-of-the-provider" not in json.dumps(books.rows)
+
+
+def test_models_of_a_key_that_is_gone_are_off_until_it_is_back(books: Books, home: Home) -> None:
+    seed(books, home, OPENAI_API_KEY="sk-of-the-provider")
+
+    without = seed(books, home)
+
+    assert not books.rows["/api/model-aliases/gpt-4o"]["active"]
+    assert books.rows["/api/model-aliases/gpt-4"]["active"]
+    assert "gpt-4o" in without.off_models["OPENAI_API_KEY"]
+    assert without.real_models == []
+    books.writes.clear()
+    assert seed(books, home) == without
+    assert books.writes == []
+
+    again = seed(books, home, OPENAI_API_KEY="sk-of-the-provider")
+
+    assert books.rows["/api/model-aliases/gpt-4o"]["active"]
+    assert again.off_models == {}
+    assert "gpt-4o" in again.real_models
+
+
+def test_aliases_of_the_user_are_neither_switched_off_nor_on(books: Books, home: Home) -> None:
+    path = "/api/model-aliases/gpt-4o"
+    books.rows[path] = {"alias": "gpt-4o", "active": True, "has_api_key": False}
+    seed(books, home, OPENAI_API_KEY="sk-of-the-provider")
+    books.rows["/api/model-aliases/gpt-4.1"]["has_api_key"] = True
+    books.rows["/api/model-aliases/gpt-4o-mini"]["active"] = False
+
+    demo = seed(books, home)
+
+    assert books.rows[path]["active"]
+    assert books.rows["/api/model-aliases/gpt-4.1"]["active"]
+    assert not {"gpt-4o", "gpt-4.1", "gpt-4o-mini"} & set(demo.off_models["OPENAI_API_KEY"])
+    seed(books, home, OPENAI_API_KEY="sk-of-the-provider")
+    assert not books.rows["/api/model-aliases/gpt-4o-mini"]["active"]
+
+
+def test_the_banner_tells_what_is_off_and_why(home: Home) -> None:
+    demo = Demo("sk-demo", ["gpt-4"], [], {"OPENAI_API_KEY": ["gpt-4o", "gpt-4.1"]})
+    config = Config.read({})
+    env = config.product_env(home, home.load_keys(), "postgresql://db/waybill", "redis://redis/0")
+
+    assert "switched off gpt-4o, gpt-4.1 (until OPENAI_API_KEY is set)" in banner(config, home, env, demo)
 
 
 def test_a_group_that_the_team_lost_is_given_back(books: Books, home: Home) -> None:

@@ -21,6 +21,11 @@ assert threading.active_count() == 1, threading.enumerate()
 
 def test_warm_up_imports_what_the_first_call_needs_and_leaves_no_thread() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", PROGRAM],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
