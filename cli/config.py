@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.home import Home
+from shared.providers import KEY_VARIABLES
 from shared.read_settings import BadSetting
 
 LOOPBACK = "127.0.0.0/8,::1/128"
 OPEN_NETWORKS = ("WAYBILL_WEBHOOK_ALLOW_NETS", "WAYBILL_PROVIDER_ALLOW_NETS")
 PROJECT = Path(__file__).resolve().parents[1]
 
+_KEY_VARIABLES = {variable for variables in KEY_VARIABLES.values() for variable in variables}
 _SECRET_OF_PROVIDER = re.compile(r"(_API_KEY|_ACCESS_KEY|_ACCESS_KEY_ID|_SESSION_TOKEN|_AUTH_TOKEN)$")
 _MADE_BY_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 
@@ -76,7 +78,7 @@ class Config:
 
 
 def _is_provider_secret(key: str) -> bool:
-    return not key.startswith("WAYBILL_") and bool(_SECRET_OF_PROVIDER.search(key))
+    return not key.startswith("WAYBILL_") and (key in _KEY_VARIABLES or bool(_SECRET_OF_PROVIDER.search(key)))
 
 
 def _is_secret(key: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from psycopg import AsyncConnection as PsycopgConnection
+from psycopg import InterfaceError, OperationalError
 from psycopg.rows import namedtuple_row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 Tx = AsyncConnection
 """An open connection; nouns take it first, never commit it."""
 
-DatabaseDown = (DBAPIError, PoolTimeout, ConnectionError, TimeoutError)
+DatabaseDown = (DBAPIError, PoolTimeout, OperationalError, InterfaceError, ConnectionError, TimeoutError)
 """What a database in trouble raises; `is_down` tells trouble from our own mistakes."""
 
 WAIT_S = 6.0
@@ -116,7 +117,7 @@ def is_down(error: BaseException) -> bool:
         error = cause if isinstance(cause, BaseException) else error
     state = getattr(error, "sqlstate", None)
     if state is None:
-        return isinstance(error, DatabaseDown) or type(error).__name__ in {"OperationalError", "InterfaceError"}
+        return isinstance(error, DatabaseDown)
     return str(state)[:2] in {"08", "53", "57", "58", "40", "55", "25"}
 
 

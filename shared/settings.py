@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     dispatch_s: float = Field(default=0.25, gt=0)
     drain_s: float = Field(default=600, ge=0)
     watchdog_s: float = Field(default=20, gt=0)
+    heartbeat_file: Path | None = None
 
     call_deadline_s: float = 3600
     job_idle_timeout_s: float = 86_400

@@ -43,6 +43,7 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
                 await _lead_on(connection, rt, stopping)
         except (psycopg.Error, OSError) as error:
             logger.warning("leader_connection_lost", error=type(error).__name__)
+        _beat(rt)
         await _pause(stopping, RETRY_S)
 
 
@@ -65,7 +66,7 @@ async def _lead_on(
     sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     lost = asyncio.create_task(_until_lost(connection))
     loops = [
-        asyncio.create_task(_every(rt.settings.sweep_s, sweep.run)),
+        asyncio.create_task(_every(rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt))),
         asyncio.create_task(_every(rt.settings.dispatch_s, lambda: dispatch(rt))),
     ]
     stopped = asyncio.create_task(stopping.wait())
@@ -83,17 +84,25 @@ async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -
         await asyncio.sleep(RETRY_S)
 
 
-async def _every(interval_s: float, work: Callable[[], Awaitable[object]]) -> None:
+async def _every(
+    interval_s: float, work: Callable[[], Awaitable[object]], done: Callable[[], None] = lambda: None
+) -> None:
     while True:
         try:
             async with asyncio.timeout(30):
                 await work()
+            done()
         except Exception as error:
             if is_down(error):
                 logger.warning("database_down", error=type(error).__name__)
             else:
                 logger.exception("timer_step_failed")
         await asyncio.sleep(interval_s)
+
+
+def _beat(rt: Runtime) -> None:
+    if rt.settings.heartbeat_file is not None:
+        rt.settings.heartbeat_file.touch()
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:

@@ -69,7 +69,7 @@ async def _work(rt: Runtime, provider: Provider, sender: WebhookSender, stopping
     worker.queue_prefetch = max(1, settings.worker_threads // 2)
     lost = partial(_stop_lost, loop, calls)
     renewer = Renewer(settings.database_url, settings.lease_s, lambda: tuple(calls.held), lost)
-    watchdog = Watchdog(loop, settings.watchdog_s, lambda: _threads(worker, renewer))
+    watchdog = Watchdog(loop, settings.watchdog_s, lambda: _threads(worker, renewer), settings.heartbeat_file)
     listener = asyncio.create_task(_listen(rt, calls))
     worker.start()
     renewer.start()

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from shared import log
 
@@ -21,11 +22,16 @@ class Watchdog:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, patience_s: float, threads: Callable[[], Iterable[threading.Thread]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        patience_s: float,
+        threads: Callable[[], Iterable[threading.Thread]],
+        heartbeat: Path | None = None,
     ) -> None:
         self._loop = loop
         self._patience_s = patience_s
         self._threads = threads
+        self._heartbeat = heartbeat
         self._answered = True
         self._silent_s = 0.0
         self._stopping = threading.Event()
@@ -48,6 +54,8 @@ class Watchdog:
             if dead or self._silent_s > self._patience_s:
                 logger.critical("watchdog_exit", dead_threads=dead, loop_silent_s=self._silent_s)
                 os._exit(EXIT_CODE)
+            if self._heartbeat is not None and not self._silent_s:
+                self._heartbeat.touch()
 
     def _listen(self, passed_s: float) -> None:
         self._silent_s = 0.0 if self._answered else self._silent_s + passed_s

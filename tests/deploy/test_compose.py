@@ -74,8 +74,8 @@ def test_migrations_run_once_when_postgres_answers():
     assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "api"])
-def test_what_serves_has_a_health_check(name: str):
+@pytest.mark.parametrize("name", ["postgres", "valkey", "api", "worker", "timer"])
+def test_every_service_that_stays_has_a_health_check(name: str):
     check = SERVICES[name]["healthcheck"]
     assert check["test"][0] in {"CMD", "CMD-SHELL"}
     assert {"interval", "timeout", "retries", "start_period"} <= set(check)

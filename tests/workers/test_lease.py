@@ -1,0 +1,133 @@
+"""The renewer: leases are extended, what is lost is said once it is known, a broken connection is replaced."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from itertools import chain, repeat
+from uuid import UUID
+
+import pytest
+
+from tests.scene import Scene, Team
+from tests.waiting import until
+from workers.lease import Renewer
+from workers.pool import Fence
+
+LEASE_S = 0.3
+"""Renewed every tenth of a second."""
+
+EXPIRE = "update calls set lease_expires_at = app_now() - interval '1 hour' where id = any(:ids) returning id"
+RENEWED = "select id from calls where id = any(:ids) and lease_expires_at > app_now() - interval '1 minute'"
+CONNECTIONS = (
+    "select pid from pg_stat_activity where application_name = 'waybill-lease' and datname = current_database()"
+)
+
+
+@contextmanager
+def renewing(scene: Scene, held: Callable[[], Collection[Fence]]) -> Iterator[list[Fence]]:
+    """A renewer at work; gives the leases it reported lost."""
+    lost: list[Fence] = []
+    renewer = Renewer(scene.rt.settings.database_url, LEASE_S, held, lost.append)
+    renewer.start()
+    try:
+        yield lost
+    finally:
+        renewer.stop()
+        assert not renewer.thread.is_alive()
+
+
+@pytest.fixture
+async def team(scene: Scene) -> Team:
+    return await scene.team()
+
+
+async def claimed(scene: Scene, team: Team, count: int) -> list[Fence]:
+    """Calls that this process holds."""
+    job_id = (await team.job())["job_id"]
+    ids = [UUID(await team.call(job_id)) for _ in range(count)]
+    calls = await scene.worker.claim(ids)
+    return sorted((call.fence for call in calls), key=lambda fence: ids.index(fence[0]))
+
+
+async def renewed(scene: Scene, *fences: Fence) -> set[UUID]:
+    return {row.id for row in await scene.rows(RENEWED, ids=[id_ for id_, _ in fences])}
+
+
+async def expire(scene: Scene, *fences: Fence) -> None:
+    assert len(await scene.rows(EXPIRE, ids=[id_ for id_, _ in fences])) == len(fences)
+
+
+async def test_leases_that_are_held_are_extended_and_no_others(scene: Scene, team: Team):
+    first, second, other = await claimed(scene, team, 3)
+    await expire(scene, first, second, other)
+
+    async def both() -> bool:
+        return await renewed(scene, first, second, other) == {first[0], second[0]}
+
+    with renewing(scene, lambda: [first, second]) as lost:
+        await until(both, "both leases are renewed", timeout_s=10)
+    assert lost == []
+    assert await renewed(scene, other) == set()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "taken"])
+async def test_lease_that_is_lost_is_reported(scene: Scene, team: Team, how: str):
+    kept, gone = await claimed(scene, team, 2)
+    if how == "cancelled":
+        job_id = (await scene.row("select job_id from calls where id = :id", id=gone[0])).job_id
+        answer = await team.post(f"/jobs/{job_id}/calls/{gone[0]}/cancel")
+        assert answer.json()["status"] == "cancelled"
+    else:
+        await scene.rows("update calls set attempt = attempt + 1 where id = :id returning id", id=gone[0])
+    await expire(scene, kept, gone)
+    held = [kept, gone]
+
+    async def said() -> bool:
+        return bool(lost)
+
+    with renewing(scene, lambda: held) as lost:
+        await until(said, "the lost lease is reported", timeout_s=10)
+        assert await renewed(scene, kept, gone) == {kept[0]}, "the other was renewed by the same statement"
+    assert set(lost) == {gone}
+
+
+async def test_call_that_closed_while_it_was_renewed_is_not_reported(scene: Scene, team: Team):
+    (fence,) = await claimed(scene, team, 1)
+    await scene.rows("update calls set attempt = attempt + 1 where id = :id returning id", id=fence[0])
+    reads: list[Collection[Fence]] = []
+    answers = chain([[fence]], repeat([]))
+
+    def held() -> Collection[Fence]:
+        reads.append(next(answers))
+        return reads[-1]
+
+    async def next_round() -> bool:
+        return len(reads) >= 3
+
+    with renewing(scene, held) as lost:
+        await until(next_round, "the first renewal is over", timeout_s=10)
+    assert reads[0] == [fence]
+    assert lost == []
+
+
+async def test_connection_that_breaks_is_replaced(scene: Scene, team: Team):
+    (fence,) = await claimed(scene, team, 1)
+    first: list[int] = []
+
+    async def connected() -> list[int]:
+        return [row.pid for row in await scene.rows(CONNECTIONS) if row.pid not in first]
+
+    async def again() -> bool:
+        return bool(await renewed(scene, fence))
+
+    with renewing(scene, lambda: [fence]) as lost:
+        first += await until(connected, "the renewer is connected", timeout_s=10)
+        assert (await scene.row("select pg_terminate_backend(:pid) as ended", pid=first[0])).ended
+        await expire(scene, fence)
+        await until(again, "the lease is renewed again", timeout_s=10)
+        assert await connected(), "on another connection"
+    assert lost == [], "a lease that could not be asked for is not lost"
+
+    async def gone() -> bool:
+        return not await scene.rows(CONNECTIONS)
+
+    await until(gone, "the renewer's connection is closed with it", timeout_s=10)
