@@ -12,7 +12,11 @@ async def test_a_well_unit_touches_its_heartbeat_and_goes_on_touching_it(tmp_pat
     alive = tmp_path / "alive"
     watchdog = Watchdog(asyncio.get_running_loop(), 10, lambda: [threading.current_thread()], alive)
     watchdog.start()
-    await until(alive.exists, "the first beat")
+
+    async def beaten() -> bool:
+        return alive.exists()
+
+    await until(beaten, "the first beat")
     alive.unlink()
-    await until(alive.exists, "the next beat")
+    await until(beaten, "the next beat")
     watchdog.stop()
