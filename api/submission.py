@@ -1,16 +1,20 @@
 """From a call a client sent to a call that can be accepted: model, price, credential, estimate, limits."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from api.desk import Desk
 from api.wire.calls import CallbackIn, CallIn, request_text
 from shared import callbacks, estimate, ids, limits, models
 from shared.calls import NewCall
 from shared.db import Tx
 from shared.errors import Invalid, Unavailable
+from shared.intake import Submission
+from shared.jobs import Job
 from shared.keys import Key
 from shared.runtime import Runtime
 
@@ -22,6 +26,14 @@ class Sealed:
     url: str | None = None
     events: tuple[str, ...] = ()
     secret: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """What was accepted: the future of its end, and the headers that tell of the limits."""
+
+    finished: "asyncio.Future[None]"
+    headers: Mapping[str, str]
 
 
 async def resolve(
@@ -99,14 +111,45 @@ async def checked_callback(
     return Sealed(url=checked.url, events=checked.events, secret=secret)
 
 
-async def take_limits(rt: Runtime, key: Key, requests: Sequence[tuple[str, int]]) -> limits.Taken:
-    """Count requests against the team's limits. Raises TooManyRequests, Unavailable (Redis cannot tell)."""
+async def submit(
+    rt: Runtime,
+    desk: Desk,
+    key: Key,
+    *,
+    job_id: UUID,
+    waits_for: UUID,
+    new_job: Job | None = None,
+    deadline_s: float | None = None,
+    calls: Sequence[NewCall] = (),
+) -> Submitted:
+    """Count against the team's limits, then accept. What was counted is given back when it is refused.
+
+    Raises TooManyRequests, Unavailable (a limit is set and Redis cannot tell), and what intake refuses.
+    """
+    counted = [(str(call.id), _tokens_of(call)) for call in calls] or [(str(job_id), 0)]
     allowed = limits.Limits(team_id=key.team_id, rpm=key.rpm_limit, tpm=key.tpm_limit)
-    return await limits.take(rt.redis, allowed, requests=requests)
+    taken = await limits.take(rt.redis, allowed, requests=counted)
+    finished = desk.waiters.expect(waits_for)
+    try:
+        await desk.intake.add(
+            Submission(
+                job_id=job_id,
+                team_id=key.team_id,
+                new_job=new_job,
+                deadline_s=deadline_s,
+                calls=calls,
+                budget_mode=key.budget_mode,
+                charge_failed_calls=key.charge_failed_calls,
+            )
+        )
+    except BaseException:
+        desk.waiters.forget(waits_for, finished)
+        await limits.give_back(rt.redis, taken)
+        raise
+    return Submitted(finished=finished, headers=taken.headers)
 
 
-def tokens_of(call: NewCall) -> int:
-    """What a call reserves of the token limit."""
+def _tokens_of(call: NewCall) -> int:
     return call.estimated_prompt_tokens + call.estimated_output_tokens
 
 

@@ -14,12 +14,11 @@ from api.http import Reply, endpoint
 from api.lists import next_link
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
-from shared import attempts, calls, clock, closing, ids, intake, jobs, limits
+from shared import attempts, calls, clock, closing, ids, intake, jobs
 from shared.calls import Call
 from shared.db import Tx
 from shared.errors import BadRequest, CallFailed, NotFound
 from shared.failures import FAILURES
-from shared.intake import Submission
 from shared.messages import Stop
 from shared.runtime import Runtime
 from shared.states import CallState
@@ -42,29 +41,14 @@ async def llm_call(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
     call_id = ids.new()
     callback = await submission.checked_callback(rt, "call", call_id, body)
     call = submission.new_call(rt, body, route, job_id=id_, key=key, now=now, call_id=call_id, callback=callback)
-    taken = await submission.take_limits(rt, key, [(str(call.id), submission.tokens_of(call))])
-    finished = desk.waiters.expect(call.id)
-    try:
-        await desk.intake.add(
-            Submission(
-                job_id=id_,
-                team_id=key.team_id,
-                calls=[call],
-                budget_mode=key.budget_mode,
-                charge_failed_calls=key.charge_failed_calls,
-            )
-        )
-    except BaseException:
-        desk.waiters.forget(call.id, finished)
-        await limits.give_back(rt.redis, taken)
-        raise
+    submitted = await submission.submit(rt, desk, key, job_id=id_, calls=[call], waits_for=call.id)
     wanted = prefer.preference(request)
-    headers = {**taken.headers, **wanted.headers, **_links(id_, call.id)}
+    headers = {**submitted.headers, **wanted.headers, **_links(id_, call.id)}
     wait_s = rt.settings.default_wait_s if wanted.wait_s is None else wanted.wait_s
     if wait_s:
-        await desk.waiters.wait(call.id, finished, wait_s)
+        await desk.waiters.wait(call.id, submitted.finished, wait_s)
         return await _answered(rt, id_, call.id, headers)
-    desk.waiters.forget(call.id, finished)
+    desk.waiters.forget(call.id, submitted.finished)
     return _still_waiting(str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
 
 

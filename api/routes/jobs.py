@@ -15,14 +15,14 @@ from api.held_read import held_read
 from api.http import Reply, endpoint
 from api.wire.calls import CallIn
 from api.wire.jobs import CancelIn, CompleteIn, JobIn, WaitQuery
-from shared import calls, clock, ids, intake, jobs, limits, money, webhooks
+from shared import calls, clock, ids, intake, jobs, money, webhooks
 from shared.calls import NewCall
 from shared.db import Tx
 from shared.ending import End, end_job
 from shared.errors import Conflict, Forbidden, NotFound
-from shared.intake import Submission
 from shared.jobs import Job, JobView
 from shared.keys import Key
+from shared.models import Route
 from shared.runtime import Runtime
 from shared.states import JobStatus
 
@@ -38,33 +38,17 @@ async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, 
     metadata = intake.merged_metadata({}, body.metadata or {})
     job = await _new_job(rt, key, body, metadata)
     new = await _new_calls(rt, key, job, body.calls or [])
-    counted = [(str(call.id), submission.tokens_of(call)) for call in new] or [(str(job.id), 0)]
-    taken = await submission.take_limits(rt, key, counted)
-    finished = desk.waiters.expect(job.id)
-    try:
-        accepted = await desk.intake.add(
-            Submission(
-                job_id=job.id,
-                team_id=key.team_id,
-                new_job=job,
-                deadline_s=body.deadline_s,
-                calls=new,
-                budget_mode=key.budget_mode,
-                charge_failed_calls=key.charge_failed_calls,
-            )
-        )
-    except BaseException:
-        desk.waiters.forget(job.id, finished)
-        await limits.give_back(rt.redis, taken)
-        raise
+    submitted = await submission.submit(
+        rt, desk, key, job_id=job.id, new_job=job, deadline_s=body.deadline_s, calls=new, waits_for=job.id
+    )
     wanted = prefer.preference(request)
-    headers = {**taken.headers, **wanted.headers}
-    if new and wanted.wait_s and await desk.waiters.wait(job.id, finished, wanted.wait_s):
+    headers = {**submitted.headers, **wanted.headers}
+    if new and wanted.wait_s and await desk.waiters.wait(job.id, submitted.finished, wanted.wait_s):
         closing_ = await _closing(rt, job.id)
         if closing_["completed_at"] is not None:
             return Reply(body=closing_, headers=headers)
-    desk.waiters.forget(job.id, finished)
-    return await _created(rt, accepted.job.id, new, headers)
+    desk.waiters.forget(job.id, submitted.finished)
+    return await _created(rt, job.id, new, headers)
 
 
 @endpoint("any")
@@ -166,10 +150,13 @@ async def _new_job(rt: Runtime, key: Key, body: JobIn, metadata: dict[str, Any])
 
 async def _new_calls(rt: Runtime, key: Key, job: Job, wanted: Sequence[CallIn]) -> list[NewCall]:
     new = []
+    routes: dict[str | None, Route] = {}
     for index, call in enumerate(wanted):
         loc = ("body", "calls", index)
-        async with rt.db.statement() as tx:
-            route = await submission.resolve(rt, tx, key.team_id, call, loc)
+        route = routes.get(call.asked_model)
+        if route is None:
+            async with rt.db.statement() as tx:
+                route = routes[call.asked_model] = await submission.resolve(rt, tx, key.team_id, call, loc)
         call_id = ids.new()
         new.append(
             submission.new_call(
