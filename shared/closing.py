@@ -81,14 +81,11 @@ class Aftermath:
 
     def messages(self) -> list[Message]:
         """The bells of this transaction."""
-        found: list[Message] = []
-        if self.ended:
-            found.append(Ended(ids=tuple(self.ended)))
-        if self.stopped:
-            found.append(Stop(ids=tuple(self.stopped)))
-        if self.deliveries:
-            found.append(Deliver(ids=tuple(self.deliveries)))
-        return found
+        return [
+            Ended(ids=tuple(self.ended)),
+            Stop(ids=tuple(self.stopped)),
+            Deliver(ids=tuple(self.deliveries)),
+        ]
 
 
 async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) -> Aftermath:

@@ -22,14 +22,3 @@ def parse(text: str) -> UUID | None:
 def prefixed(prefix: str, id_: UUID) -> str:
     """`evt_019aa3c2…`: the prefix and 32 hex digits."""
     return f"{prefix}_{id_.hex}"
-
-
-def parse_prefixed(prefix: str, text: str) -> UUID | None:
-    """The id inside `<prefix>_<32 hex digits>`, or None when malformed."""
-    head, _, digits = text.partition("_")
-    if head != prefix or len(digits) != 32:
-        return None
-    try:
-        return UUID(hex=digits)
-    except ValueError:
-        return None

@@ -14,7 +14,7 @@ from shared.db import Tx
 from shared.errors import Conflict, Forbidden, InsufficientCredits, Invalid, NotFound, WaybillError
 from shared.events import Event
 from shared.jobs import Job
-from shared.messages import MAX_IDS, Deliver, RunCalls
+from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime
 from shared.states import JobStatus
 
@@ -80,10 +80,8 @@ async def accept(rt: Runtime, group: Sequence[Submission]) -> list[Accepted | Ex
         await calls.create(tx, writing.new_calls, rung=set(rung))
         await events.record(tx, writing.recorded)
         deliveries = await webhooks.fan_out(tx, [event.id for event in writing.recorded])
-    for start in range(0, len(rung), MAX_IDS):
-        rt.ring(RunCalls(ids=tuple(rung[start : start + MAX_IDS])))
-    if deliveries:
-        rt.ring(Deliver(ids=tuple(deliveries)))
+    rt.ring(RunCalls(ids=tuple(rung)))
+    rt.ring(Deliver(ids=tuple(deliveries)))
     return results
 
 

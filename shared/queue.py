@@ -13,7 +13,7 @@ from shared import log, redis_keys
 from shared.messages import MAX_IDS, Deliver, Ended, Message, RunCalls, Stop
 
 Ring = Callable[[Message], None]
-"""Hand a message over for sending; returns at once and never raises."""
+"""Hand a message over for sending, with any number of ids; returns at once and never raises."""
 
 logger = log.get(__name__)
 
@@ -74,9 +74,10 @@ class Bell:
         await asyncio.to_thread(self._broker.close)
 
     def ring(self, message: Message) -> None:
-        """Queue a message for sending; the oldest are dropped beyond 10,000."""
-        self._waiting.append(message)
-        self._wake.set()
+        """Queue a message for sending, in pieces of MAX_IDS; without ids it is none. Beyond 10,000 the oldest go."""
+        if message.ids:
+            self._waiting.append(message)
+            self._wake.set()
 
     async def _run(self) -> None:
         while True:

@@ -149,6 +149,8 @@ class Scene:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def ring(self, message: Message) -> None:
+        if not message.ids:
+            return
         self.rung.append(message)
         if not self.live:
             return

@@ -13,7 +13,7 @@ from shared.closing import Report
 from shared.db import is_down
 from shared.ending import End, end_job, ring
 from shared.jobs import Job
-from shared.messages import MAX_IDS, Deliver, RunCalls
+from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime
 from shared.states import CallState, JobStatus
 from workers import reports
@@ -88,7 +88,7 @@ class Sweep:
             aftermath = await closing.close_attempts(tx, swept, now=clock.now())
         ring(self.rt, aftermath)
         again = [r.call_id for r in swept if r.fence in aftermath.mine and r.state == CallState.PENDING]
-        self._ring_calls(again)
+        self.rt.ring(RunCalls(ids=tuple(again)))
         return len(aftermath.mine)
 
     async def overdue_calls(self) -> int:
@@ -150,15 +150,14 @@ class Sweep:
             lost = await waiting_calls.lost(
                 tx, rung_before_s=0 if emptied else self.rt.settings.rering_s, limit=MOST_BELLS
             )
-        self._ring_calls(lost)
+        self.rt.ring(RunCalls(ids=tuple(lost)))
         return len(lost)
 
     async def due_deliveries(self) -> int:
         """Webhook deliveries whose next try is due."""
         async with self.rt.db.statement() as tx:
             due = await webhooks.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
-        for start in range(0, len(due), MAX_IDS):
-            self.rt.ring(Deliver(ids=tuple(due[start : start + MAX_IDS])))
+        self.rt.ring(Deliver(ids=tuple(due)))
         return len(due)
 
     async def _fail_jobs(self, seen: Sequence[tuple[UUID, datetime]], reason: str) -> int:
@@ -174,10 +173,6 @@ class Sweep:
             await end_job(self.rt, job_id, End(status=JobStatus.FAILED, reason=reason, code="deadline_exceeded"), still)
             failed += 1
         return failed
-
-    def _ring_calls(self, call_ids: Sequence[UUID]) -> None:
-        for start in range(0, len(call_ids), MAX_IDS):
-            self.rt.ring(RunCalls(ids=tuple(call_ids[start : start + MAX_IDS])))
 
 
 async def _repeated(step: Callable[[], Awaitable[int]]) -> int:

@@ -11,7 +11,7 @@ import psycopg
 
 from shared import clock, log, waiting_calls
 from shared.db import DEAD_PATH, is_down, session_options
-from shared.messages import MAX_IDS, RunCalls
+from shared.messages import RunCalls
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
@@ -43,7 +43,6 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
                 await _lead_on(connection, rt, stopping)
         except (psycopg.Error, OSError) as error:
             logger.warning("leader_connection_lost", error=type(error).__name__)
-        _beat(rt)
         await _pause(stopping, RETRY_S)
 
 
@@ -51,17 +50,18 @@ async def dispatch(rt: Runtime) -> int:
     """Ring the waiting calls whose turn it is. Returns how many."""
     async with rt.db.statement() as tx:
         picked = await waiting_calls.dispatch(tx, window=DISPATCH_WINDOW)
-    for start in range(0, len(picked), MAX_IDS):
-        rt.ring(RunCalls(ids=tuple(picked[start : start + MAX_IDS])))
+    rt.ring(RunCalls(ids=tuple(picked)))
     return len(picked)
 
 
 async def _lead_on(
     connection: psycopg.AsyncConnection[tuple[object, ...]], rt: Runtime, stopping: asyncio.Event
 ) -> None:
-    cursor = await connection.execute("select pg_try_advisory_lock(%s)", (LEADER_LOCK,))
-    if (await cursor.fetchone()) != (True,):
-        return
+    while not await _locked(connection):
+        _beat(rt)
+        await _pause(stopping, RETRY_S)
+        if stopping.is_set():
+            return
     logger.info("leading")
     sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     lost = asyncio.create_task(_until_lost(connection))
@@ -76,6 +76,11 @@ async def _lead_on(
         for task in (lost, stopped, *loops):
             task.cancel()
         await asyncio.gather(lost, stopped, *loops, return_exceptions=True)
+
+
+async def _locked(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
+    cursor = await connection.execute("select pg_try_advisory_lock(%s)", (LEADER_LOCK,))
+    return await cursor.fetchone() == (True,)
 
 
 async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:

@@ -12,6 +12,7 @@ from shared.errors import Conflict, Forbidden, InsufficientCredits, Invalid, Not
 from shared.intake import Accepted, Submission
 from shared.jobs import Job
 from shared.messages import RunCalls
+from shared.queue import joined
 from tests.scene import HELLO, Scene, Team, agrees
 
 
@@ -109,7 +110,7 @@ async def test_calls_are_rung_after_the_commit_at_most_eight_in_a_message(scene:
     wanted = submission(team, calls=20)
     await intake.accept(scene.rt, [wanted])
 
-    bells = [message.ids for message in scene.rung if isinstance(message, RunCalls)]
+    bells = [message.ids for message in joined(scene.rung) if isinstance(message, RunCalls)]
     assert [len(bell) for bell in bells] == [8, 8, 4]
     assert [id_ for bell in bells for id_ in bell] == [call.id for call in wanted.calls]
 
