@@ -1,18 +1,28 @@
 """Who calls: a team by its virtual key or an admin by the admin key; decided on the matched route, never on the URL."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
+
+from starlette.requests import Request
 
 from shared import clock, credentials, keys
+from shared.audit import Actor
 from shared.db import Database
 from shared.errors import Forbidden, TooManyRequests, Unauthorized
 from shared.settings import Settings
 
-Access = Literal["none", "team", "any", "admin:r", "admin:w"]
+Access = Literal["none", "team", "any", "any:w", "admin:r", "admin:w", "owner", "session"]
+"""Who may call a route, in the contract's words.
 
+any: a team, or any admin. any:w: a team, or an admin who may write. owner: the admin key or an owner. session: an admin
+user who logged in, whatever the role; not the admin key.
+"""
+Role = Literal["owner", "admin", "user"]
+
+TEAM_ACCESS = ("team", "any", "any:w")
 CACHE_S = 1.0
 MAX_PAUSE_S = 3600
 DEFAULT_PAUSE_S = 60
@@ -24,15 +34,19 @@ NO_ADMIN = "Authentication required. Provide either 'Authorization: Bearer <toke
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who makes this request. `team_id` is set for a team, None for an admin."""
+    """Who makes this request: a team by its key, or an admin: the admin key (role owner) or a user's session."""
 
     team_id: str | None = None
     key: keys.Key | None = None
+    role: Role | None = None
+    user_id: UUID | None = None
+    session: bytes | None = None
+    ip_address: str | None = None
 
     @property
     def is_admin(self) -> bool:
-        """Whether the admin credential was used."""
-        return self.team_id is None
+        """Whether an admin's credential was used."""
+        return self.role is not None
 
     @property
     def team(self) -> keys.Key:
@@ -41,9 +55,23 @@ class Caller:
             raise Forbidden("This endpoint needs a team virtual key")
         return self.key
 
+    @property
+    def actor(self) -> Actor | None:
+        """Who the audit log names; None for a team, which acts for itself."""
+        if self.role is None:
+            return None
+        return Actor(user_id=str(self.user_id or "admin_key"), ip_address=self.ip_address)
+
+    @property
+    def principal(self) -> str | None:
+        """Whose idempotency keys these are; None where nobody is known."""
+        if self.team_id is not None:
+            return f"team:{self.team_id}"
+        return None if self.role is None else f"admin:{self.user_id or 'admin_key'}"
+
     def may_see(self, team_id: str) -> bool:
         """Whether things of this team may be read: an admin's right, or the team's own."""
-        return self.team_id is None or self.team_id == team_id
+        return self.is_admin or self.team_id == team_id
 
 
 class Authenticator:
@@ -54,12 +82,13 @@ class Authenticator:
         self._db = db
         self._cache: dict[bytes, tuple[float, keys.Key | None]] = {}
 
-    async def caller(self, headers: Mapping[str, str], access: Access, *, even_suspended: bool = False) -> Caller:
+    async def caller(self, request: Request, access: Access, *, even_suspended: bool = False) -> Caller:
         """The caller of a route with this access. Raises Unauthorized, Forbidden, TooManyRequests (paused)."""
-        admin_key = headers.get("x-admin-key")
-        authorization = headers.get("authorization")
+        admin_key = request.headers.get("x-admin-key")
+        authorization = request.headers.get("authorization")
+        ip_address = request.client.host if request.client else None
         if admin_key is not None and (access != "team" or authorization is None):
-            return self._admin(admin_key, access)
+            return self._admin(admin_key, access, ip_address)
         if authorization is None:
             raise Unauthorized(NO_HEADER if access == "team" else NO_ADMIN, headers=_challenge())
         scheme, _, secret = authorization.partition(" ")
@@ -67,25 +96,27 @@ class Authenticator:
         if scheme.lower() != "bearer" or not secret:
             raise Unauthorized(BAD_HEADER if access == "team" else NO_ADMIN, headers=_challenge())
         if self._is_admin_key(secret):
-            return self._admin(secret, access)
+            return self._admin(secret, access, ip_address)
         return await self._team(secret, access, even_suspended=even_suspended)
 
     def _is_admin_key(self, secret: str) -> bool:
         return bool(self._admin_key) and credentials.same(secret, self._admin_key)
 
-    def _admin(self, secret: str, access: Access) -> Caller:
+    def _admin(self, secret: str, access: Access, ip_address: str | None) -> Caller:
         if not self._is_admin_key(secret):
             raise Unauthorized("Invalid admin API key", headers=_challenge())
         if access == "team":
             raise Forbidden("This endpoint needs a team virtual key")
-        return Caller()
+        if access == "session":
+            raise Forbidden("This endpoint needs an admin user's session")
+        return Caller(role="owner", ip_address=ip_address)
 
     async def _team(self, secret: str, access: Access, *, even_suspended: bool) -> Caller:
         key = await self._key(credentials.key_hash(secret))
         if key is None:
-            unknown = "Invalid API key" if access in ("team", "any") else "Invalid or expired token"
+            unknown = "Invalid API key" if access in TEAM_ACCESS else "Invalid or expired token"
             raise Unauthorized(unknown, headers=_challenge())
-        if access not in ("team", "any"):
+        if access not in TEAM_ACCESS:
             raise Forbidden("Admin access required")
         _check_key(key, clock.now())
         if not even_suspended:
@@ -119,9 +150,17 @@ def _check_key(key: keys.Key, now: datetime) -> None:
 def _check_team(key: keys.Key, now: datetime) -> None:
     if "suspended" in (key.team_status, key.organization_status):
         raise Forbidden("Team access is suspended. Please contact support.")
-    if "paused" not in (key.team_status, key.organization_status):
-        return
-    if key.paused_until is not None and key.paused_until <= now:
-        return
-    left = DEFAULT_PAUSE_S if key.paused_until is None else (key.paused_until - now).total_seconds()
-    raise TooManyRequests("Team access temporarily paused", retry_after_s=min(MAX_PAUSE_S, int(left) + 1))
+    left = [_left_s(key.team_status, key.team_paused_until, now), _left_s(*_organization(key), now)]
+    if any(seconds > 0 for seconds in left):
+        raise TooManyRequests("Team access temporarily paused", retry_after_s=min(MAX_PAUSE_S, int(max(left)) + 1))
+
+
+def _organization(key: keys.Key) -> tuple[str, datetime | None]:
+    return key.organization_status, key.organization_paused_until
+
+
+def _left_s(status: str, until: datetime | None, now: datetime) -> float:
+    """For how long a pause still lasts; one without an end is said to last a minute."""
+    if status != "paused":
+        return 0
+    return DEFAULT_PAUSE_S - 1 if until is None else (until - now).total_seconds()

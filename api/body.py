@@ -12,7 +12,10 @@ OFFSET = re.compile(r"column \d+ \(char (\d+)\)")
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as the limit is passed."""
+    """The whole body, read once and kept. Raises BodyTooLarge as soon as the limit is passed."""
+    kept: bytes | None = getattr(request.state, "raw_body", None)
+    if kept is not None:
+        return kept
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise BodyTooLarge
@@ -22,7 +25,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         if size > limit_bytes:
             raise BodyTooLarge
         chunks.append(chunk)
-    return b"".join(chunks)
+    whole = request.state.raw_body = b"".join(chunks)
+    return whole
 
 
 def parse_json(raw: bytes) -> object:

@@ -8,7 +8,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from api import prefer
-from api.http import Reply
+from api.replies import Reply
 from api.waiting import NET_S, Waiters
 
 Read = Callable[[], Awaitable[tuple[dict[str, Any], bool]]]

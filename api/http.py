@@ -2,10 +2,9 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-import orjson
 import redis
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -14,15 +13,20 @@ from starlette.responses import Response
 
 from api.auth import Access, Authenticator, Caller
 from api.body import parse_json, read_body
+from api.once import REPLAYED, Once, open_once, repeated, still_running
+from api.replies import JSON, Reply
 from shared import log
 from shared.db import is_down
 from shared.errors import Invalid, Unavailable, WaybillError
+from shared.idempotency import Repeated
 from shared.runtime import Runtime
 
 logger = log.get(__name__)
 
 Handler = Callable[..., Awaitable[Any]]
 Endpoint = Callable[[Request], Awaitable[Response]]
+Answers = Any
+"""A type that pydantic can describe (a wire model, a list of one), or one per status."""
 Model = TypeVar("Model", bound=BaseModel)
 
 MISSING = {"msg": "field required", "type": "value_error.missing"}
@@ -30,63 +34,97 @@ UNION_BRANCHES = {"str", "int", "float", "bool", "constrained-str", "constrained
 CLIENT_CLOSED = 499
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """An answer that is not simply 200 with a body."""
-
-    body: Any = None
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class JSON(Response):
-    """A JSON response serialised by orjson."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """The bytes of a model, a dict or a list."""
-        return content if isinstance(content, bytes) else orjson.dumps(content, default=_plain)
-
-
-def endpoint(access: Access, *, even_suspended: bool = False) -> Callable[[Handler], Endpoint]:
+def endpoint(access: Access, *, answers: Answers = None, even_suspended: bool = False) -> Callable[[Handler], Endpoint]:
     """Make a handler an endpoint.
 
     The handler's parameters say what it needs: `rt: Runtime`, `desk: Desk`, `caller: Caller`, `request: Request`,
-    `body: <model>` (the JSON body), `query: <model>` (the query string); every other one is a path parameter.
-    It returns a model, a dict or a list (200) or a Reply. `access` is the contract's caller word.
+    `body: <model>` (the JSON body), `query: <model>` (the query string), `once: Once` (the Idempotency-Key of a POST);
+    every other one is a path parameter. It returns a model, a dict or a list (200) or a Reply.
+
+    access: the contract's caller word. answers: the wire model of a 2xx, by status where there are several; it is
+    what /openapi.json says and tests hold every response against.
     """
 
     def wrap(handler: Handler) -> Endpoint:
-        hints = get_type_hints(handler)
-        wanted = tuple(inspect.signature(handler).parameters)
+        given = Given(
+            handler=handler,
+            access=access,
+            answers=answers if isinstance(answers, Mapping) else {200: answers},
+            even_suspended=even_suspended,
+            wanted=tuple(inspect.signature(handler).parameters),
+            hints=get_type_hints(handler),
+        )
 
         async def answer(request: Request) -> Response:
             try:
-                arguments = await _arguments(request, wanted, hints, access, even_suspended=even_suspended)
-                return _rendered(await handler(**arguments))
+                return await _answered(request, given)
             except Exception as error:  # noqa: BLE001 - every error is rendered here
                 return failed(request, error)
 
-        answer.access = access  # type: ignore[attr-defined]
-        answer.handler = handler  # type: ignore[attr-defined]
+        answer.given = given  # type: ignore[attr-defined]
         return answer
 
     return wrap
 
 
-async def _arguments(
-    request: Request, wanted: tuple[str, ...], hints: Mapping[str, Any], access: Access, *, even_suspended: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a route's decorator and signature say; the route table and /openapi.json read it."""
+
+    handler: Handler
+    access: Access
+    answers: Mapping[int, Any]
+    even_suspended: bool
+    wanted: tuple[str, ...]
+    hints: Mapping[str, Any]
+
+
+def given_of(endpoint_: Endpoint) -> Given:
+    """What is known of an endpoint."""
+    given: Given = endpoint_.given  # type: ignore[attr-defined]
+    return given
+
+
+async def _answered(request: Request, given: Given) -> Response:
     authenticator: Authenticator = request.app.state.authenticator
     runtime: Runtime = request.app.state.runtime
     caller = Caller()
-    if access != "none":
-        caller = await authenticator.caller(request.headers, access, even_suspended=even_suspended)
-    if request.method == "POST" and "idempotency-key" in request.headers:
+    if given.access != "none":
+        caller = await authenticator.caller(request, given.access, even_suspended=given.even_suspended)
+    once = await open_once(runtime, caller, request)
+    earlier = await repeated(once)
+    if isinstance(earlier, Response):
+        return earlier
+    try:
+        return await _acted(request, given, caller, earlier)
+    except (Repeated, WaybillError) as error:
+        if once.scope is None or earlier.is_repeat:
+            raise
+        # The twin of this request may have been quicker; what refused this one is then the twin's own effect.
+        again = await repeated(once)
+        if isinstance(again, Response):
+            return again
+        if again.is_repeat:
+            return await _acted(request, given, caller, again)
+        if isinstance(error, Repeated):
+            raise still_running() from None
+        raise
+
+
+async def _acted(request: Request, given: Given, caller: Caller, once: Once) -> Response:
+    if once.scope is not None and "once" not in given.wanted:
         raise Invalid.not_supported_yet("header", "idempotency-key")
+    arguments = await _arguments(request, given, caller, once)
+    response = _rendered(await given.handler(**arguments))
+    if once.is_repeat:
+        response.headers.update(REPLAYED)
+    return response
+
+
+async def _arguments(request: Request, given: Given, caller: Caller, once: Once) -> dict[str, Any]:
+    runtime: Runtime = request.app.state.runtime
     arguments: dict[str, Any] = {}
-    for name in wanted:
+    for name in given.wanted:
         match name:
             case "rt":
                 arguments[name] = runtime
@@ -96,10 +134,12 @@ async def _arguments(
                 arguments[name] = request.app.state.desk
             case "request":
                 arguments[name] = request
+            case "once":
+                arguments[name] = once
             case "body":
-                arguments[name] = await body_of(request, hints[name], runtime.settings.max_body_bytes)
+                arguments[name] = await body_of(request, given.hints[name], runtime.settings.max_body_bytes)
             case "query":
-                arguments[name] = query_of(request, hints[name])
+                arguments[name] = query_of(request, given.hints[name])
             case _:
                 arguments[name] = request.path_params[name]
     return arguments
@@ -177,9 +217,3 @@ def _rendered(result: Any) -> Response:
             return Response(status_code=304, headers=dict(result.headers))
         return JSON(result.body, status_code=result.status, headers=dict(result.headers))
     return JSON(result)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    raise TypeError(f"cannot serialise {type(value).__name__}")

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field, StringConstraints
 from sqlalchemy.exc import IntegrityError
 
 from api.fields import MAX_CREDITS, Absent, AliasName, Credits, Id, Limit, Positive, Title, once
-from shared import credentials, keys, ledger, organizations, teams
+from shared import credentials, credit_accounts, keys, organizations, teams
 from shared.db import Tx
 from shared.errors import BadRequest, Invalid, NotFound
 from shared.runtime import Runtime
@@ -86,7 +86,7 @@ async def create(rt: Runtime, tx: Tx, body: CreateTeam) -> Secrets:
     if not await teams.create(tx, body.team_id, **_columns(body), callback_secret_sealed=sealed):
         raise BadRequest(f"Team '{body.team_id}' already exists")
     await _hold_groups(tx, body.team_id, once(body.access_groups))
-    await ledger.open_account(tx, body.team_id, body.credits_allocated)
+    await credit_accounts.open_account(tx, body.team_id, body.credits_allocated)
     await _create_key(tx, body.team_id, made.virtual_key)
     return made
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from shared import ids, money
 from shared.clock import iso
-from shared.ledger import Balance, Entry
+from shared.credit_accounts import Balance, Entry
 from shared.teams import Team, Usage
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
-from api.http import Reply
+from api.replies import Reply
 from api.waiting import MAX_WAIT_S
 
 

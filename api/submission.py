@@ -13,6 +13,7 @@ from shared import callbacks, estimate, ids, limits, models
 from shared.calls import NewCall
 from shared.db import Tx
 from shared.errors import Invalid, Unavailable
+from shared.idempotency import Claim
 from shared.intake import Submission
 from shared.jobs import Job
 from shared.keys import Key
@@ -121,13 +122,14 @@ async def submit(
     new_job: Job | None = None,
     deadline_s: float | None = None,
     calls: Sequence[NewCall] = (),
+    claim: Claim | None = None,
 ) -> Submitted:
     """Count against the team's limits, then accept. What was counted is given back when it is refused.
 
     Raises TooManyRequests, Unavailable (a limit is set and Redis cannot tell), and what intake refuses.
     """
     counted = [(str(call.id), _tokens_of(call)) for call in calls] or [(str(job_id), 0)]
-    allowed = limits.Limits(team_id=key.team_id, rpm=key.rpm_limit, tpm=key.tpm_limit)
+    allowed = limits.Limits(team_id=key.team_id, rpm=key.team_rpm_limit, tpm=key.team_tpm_limit)
     taken = await limits.take(rt.redis, allowed, requests=counted)
     finished = desk.waiters.expect(waits_for)
     try:
@@ -140,6 +142,7 @@ async def submit(
                 calls=calls,
                 budget_mode=key.budget_mode,
                 charge_failed_calls=key.charge_failed_calls,
+                claim=claim,
             )
         )
     except BaseException:

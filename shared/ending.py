@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from shared import clock, closing, intake, jobs
+from shared import audit, clock, closing, idempotency, intake, jobs
+from shared.audit import Actor
 from shared.closing import Aftermath
+from shared.db import Tx
+from shared.idempotency import Claim
 from shared.jobs import Job
 from shared.runtime import Runtime
 from shared.states import JobStatus
@@ -17,13 +20,15 @@ STEP = 500
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a job is to end. code: what its unfinished calls end with (shared/failures.py)."""
+    """How a job is to end. code: what its unfinished calls end with (shared/failures.py). by: the admin who asked."""
 
     status: JobStatus
     reason: str | None = None
     error: str | None = None
     code: str = "cancelled"
     metadata: dict[str, Any] | None = None
+    claim: Claim | None = None
+    by: Actor | None = None
 
 
 async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool]) -> None:
@@ -41,6 +46,8 @@ async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | No
             last = len(ended) == job.unfinished
             if last and end.metadata:
                 job.metadata = intake.merged_metadata(job.metadata, end.metadata)
+            if last:
+                await _put_on_record(tx, job_id, end)
             finishing = {job_id: (end.status, end.reason, end.error)} if last else {}
             aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
         aftermath.stopped.extend(call.id for call in ended)
@@ -53,3 +60,10 @@ def ring(rt: Runtime, aftermath: Aftermath) -> None:
     """Ring the bells of a committed transaction."""
     for message in aftermath.messages():
         rt.ring(message)
+
+
+async def _put_on_record(tx: Tx, job_id: UUID, end: End) -> None:
+    """The key of the request that ended it, and the admin, if it was one."""
+    if end.claim is not None and not await idempotency.claim(tx, [end.claim]):
+        raise idempotency.Repeated
+    await audit.record(tx, end.by, f"{end.status}_job", "job", str(job_id))

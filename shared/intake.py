@@ -1,6 +1,6 @@
 """Accepting work: holds, jobs, calls and events of a group in one transaction; the bells ring after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -8,11 +8,12 @@ from uuid import UUID
 
 import orjson
 
-from shared import calls, clock, events, facts, jobs, ledger, waiting_calls, webhooks
+from shared import calls, clock, events, facts, idempotency, jobs, ledger, waiting_calls, webhooks
 from shared.calls import NewCall
 from shared.db import Tx
 from shared.errors import Conflict, Forbidden, InsufficientCredits, Invalid, NotFound, WaybillError
 from shared.events import Event
+from shared.idempotency import Claim, Repeated
 from shared.jobs import Job
 from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime
@@ -36,6 +37,7 @@ class Submission:
     calls: Sequence[NewCall] = ()
     budget_mode: str = "job_based"
     charge_failed_calls: bool = False
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +61,22 @@ class _Writing:
 async def accept(rt: Runtime, group: Sequence[Submission]) -> list[Accepted | Exception]:
     """Accept a group of submissions; one that is refused leaves nothing behind and refuses no other.
 
-    Refusals: NotFound, Forbidden, Conflict (job), Invalid (metadata), InsufficientCredits.
+    Refusals: Repeated (idempotency key), NotFound, Forbidden, Conflict (job), Invalid (metadata), InsufficientCredits.
     """
     now = clock.now()
     async with rt.db.transaction() as tx:
+        refused = await _repeated(tx, group)
         known = await jobs.lock(tx, [s.job_id for s in group if s.new_job is None])
-        refused = {n: error for n, s in enumerate(group) if (error := _refusal(s, known.get(s.job_id))) is not None}
+        refused |= {
+            n: error
+            for n, s in enumerate(group)
+            if n not in refused and (error := _refusal(s, known.get(s.job_id))) is not None
+        }
         wanted = _holds([s for n, s in enumerate(group) if n not in refused], known)
         granted = await ledger.hold(tx, wanted)
         without = {hold.job_id for hold in wanted} - granted
         refused |= {n: InsufficientCredits() for n, s in enumerate(group) if n not in refused and s.job_id in without}
+        await idempotency.forget(tx, _given_up(group, refused))
         writing = _Writing()
         results: list[Accepted | Exception] = [
             refused[n] if n in refused else _take(s, known, writing, held=s.job_id in granted, now=now)
@@ -83,6 +91,27 @@ async def accept(rt: Runtime, group: Sequence[Submission]) -> list[Accepted | Ex
     rt.ring(RunCalls(ids=tuple(rung)))
     rt.ring(Deliver(ids=tuple(deliveries)))
     return results
+
+
+async def _repeated(tx: Tx, group: Sequence[Submission]) -> dict[int, Exception]:
+    """Those whose idempotency key somebody else took first, also within this group."""
+    left = await idempotency.claim(tx, [s.claim for s in group if s.claim is not None])
+    refused: dict[int, Exception] = {}
+    for n, s in enumerate(group):
+        if s.claim is not None:
+            if s.claim.scope in left:
+                left.remove(s.claim.scope)
+            else:
+                refused[n] = Repeated()
+    return refused
+
+
+def _given_up(group: Sequence[Submission], refused: Mapping[int, Exception]) -> list[bytes]:
+    return [
+        s.claim.scope
+        for n, s in enumerate(group)
+        if s.claim is not None and n in refused and not isinstance(refused[n], Repeated)
+    ]
 
 
 def merged_metadata(old: dict[str, Any], new: dict[str, Any], *, field: str = "metadata") -> dict[str, Any]:

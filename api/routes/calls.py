@@ -1,5 +1,6 @@
 """Calls: submit one and wait for it, read it, list a job's, cancel."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +11,13 @@ from api.access import find_call, find_job, parse_id
 from api.auth import Caller
 from api.desk import Desk
 from api.held_read import held_read
-from api.http import Reply, endpoint
+from api.http import endpoint
 from api.lists import next_link
+from api.once import Once
+from api.replies import Reply
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
-from shared import attempts, calls, clock, closing, ids, intake, jobs
+from shared import attempts, audit, calls, clock, closing, ids, intake, jobs
 from shared.calls import Call
 from shared.db import Tx
 from shared.errors import BadRequest, CallFailed, NotFound
@@ -32,24 +35,31 @@ ORDERS = {
 
 
 @endpoint("team")
-async def llm_call(rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CallIn) -> Reply:
+async def llm_call(
+    rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CallIn, once: Once
+) -> Reply:
     """Accept a call, wait for its answer as long as the client wants, else answer 202: the call goes on."""
     key, id_, now = caller.team, parse_id(job_id, "Job not found"), clock.now()
+    if once.call_id is not None:
+        return await _answered(rt, id_, once.call_id, _links(id_, once.call_id))
     async with rt.db.statement() as tx:
         intake.check_open(await jobs.read(tx, id_), key.team_id)
         route = await submission.resolve(rt, tx, key.team_id, body)
     call_id = ids.new()
     callback = await submission.checked_callback(rt, "call", call_id, body)
     call = submission.new_call(rt, body, route, job_id=id_, key=key, now=now, call_id=call_id, callback=callback)
-    submitted = await submission.submit(rt, desk, key, job_id=id_, calls=[call], waits_for=call.id)
     wanted = prefer.preference(request)
-    headers = {**submitted.headers, **wanted.headers, **_links(id_, call.id)}
+    headers = {**wanted.headers, **_links(id_, call.id)}
     wait_s = rt.settings.default_wait_s if wanted.wait_s is None else wanted.wait_s
-    if wait_s:
-        await desk.waiters.wait(call.id, submitted.finished, wait_s)
-        return await _answered(rt, id_, call.id, headers)
-    desk.waiters.forget(call.id, submitted.finished)
-    return _still_waiting(str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
+    at_once = _still_waiting(str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
+    claim = once.claim(job_id=id_, call_id=call.id, answer=None if wait_s else at_once)
+    submitted = await submission.submit(rt, desk, key, job_id=id_, calls=[call], waits_for=call.id, claim=claim)
+    if not wait_s:
+        desk.waiters.forget(call.id, submitted.finished)
+        return replace(at_once, headers={**submitted.headers, **at_once.headers})
+    await desk.waiters.wait(call.id, submitted.finished, wait_s)
+    reply = await _answered(rt, id_, call.id, {**submitted.headers, **headers})
+    return reply if reply.status == 200 else await once.store(reply)
 
 
 @endpoint("any")
@@ -89,8 +99,8 @@ async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery
     return Reply(body=body, headers=next_link(request, query, total))
 
 
-@endpoint("any")
-async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str) -> dict[str, Any]:
+@endpoint("any:w")
+async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, once: Once) -> dict[str, Any]:
     """End a call that has not ended; its provider connection is closed within a second."""
     async with rt.db.transaction() as tx:
         job = await find_job(tx, caller, job_id)
@@ -99,6 +109,9 @@ async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str) ->
         ended = await closing.cancel_calls(tx, locked, call_ids=[call.id], limit=1)
         aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
         shown, _ = await _read(tx, caller, job.id, call.id)
+        if ended:
+            await audit.record(tx, caller.actor, "cancelled_call", "call", call_id)
+        await once.keep(tx, shown)
     for message in (*aftermath.messages(), Stop(ids=(call.id,))):
         rt.ring(message)
     return shown

@@ -9,12 +9,13 @@ from starlette.requests import Request
 from api import objects
 from api.auth import Caller
 from api.fields import MAX_CREDITS, Absent, Description
-from api.http import Reply, endpoint
+from api.http import endpoint
 from api.lists import DatedPage, next_link
-from shared import ledger, names, teams
+from api.replies import Reply
+from shared import credit_accounts, names, teams
+from shared.credit_accounts import Balance, Entry
 from shared.db import Tx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
-from shared.ledger import Balance, Entry
 from shared.runtime import Runtime
 from shared.teams import Team
 
@@ -114,15 +115,15 @@ async def _balance(rt: Runtime, caller: Caller, team_id: str) -> dict[str, Any]:
 async def _transactions(rt: Runtime, caller: Caller, request: Request, team_id: str, query: TransactionsQuery) -> Reply:
     if not caller.may_see(team_id):
         raise Forbidden("Cannot access credit transactions for a different team")
-    wanted = ledger.EntryFilter(
+    wanted = credit_accounts.EntryFilter(
         team_id=team_id, kind=query.transaction_type, job_id=query.job_id, since=query.since, before=query.before
     )
     async with rt.db.statement() as tx:
         found = await _account(tx, team_id)
         if found is None:
             raise NotFound(f"No credit account found for team '{team_id}'")
-        total = await ledger.count_entries(tx, wanted)
-        entries = await ledger.entries(tx, wanted, limit=query.limit, offset=query.offset)
+        total = await credit_accounts.count_entries(tx, wanted)
+        entries = await credit_accounts.entries(tx, wanted, limit=query.limit, offset=query.offset)
     body = {
         "team_id": team_id,
         "total": total,
@@ -142,7 +143,7 @@ def _team_asked(caller: Caller, asked: str | None) -> str:
 
 async def _account(tx: Tx, team_id: str) -> tuple[Team, Balance] | None:
     team = await teams.get(tx, team_id) if names.is_name(team_id) else None
-    account = await ledger.balance(tx, team_id) if team else None
+    account = await credit_accounts.balance(tx, team_id) if team else None
     return None if team is None or account is None else (team, account)
 
 
@@ -164,7 +165,7 @@ async def _add(rt: Runtime, team_id: str, body: AddToTeam) -> tuple[Entry, Team,
     async with rt.db.transaction() as tx:
         entry = None
         if names.is_name(team_id):
-            entry = await ledger.grant(tx, team_id, int(body.amount), kind="allocation", reason=body.reason)
+            entry = await credit_accounts.grant(tx, team_id, int(body.amount), kind="allocation", reason=body.reason)
         found = await _account(tx, team_id)
         if entry is None or found is None:
             raise NotFound(f"Team '{team_id}' not found")

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Any
 
-from api.http import JSON, Reply, endpoint
+from api.http import endpoint
+from api.replies import JSON, Reply
 from shared import schema
 from shared.db import DatabaseDown
 from shared.runtime import Runtime

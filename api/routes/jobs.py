@@ -12,7 +12,9 @@ from api.access import find_job, parse_id
 from api.auth import Caller
 from api.desk import Desk
 from api.held_read import held_read
-from api.http import Reply, endpoint
+from api.http import endpoint
+from api.once import Once, still_running
+from api.replies import Reply
 from api.wire.calls import CallIn
 from api.wire.jobs import CancelIn, CompleteIn, JobIn, WaitQuery
 from shared import calls, clock, ids, intake, jobs, money, webhooks
@@ -30,25 +32,35 @@ MAX_CALLS_SHOWN = 1000
 
 
 @endpoint("team")
-async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, body: JobIn) -> Reply:
+async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, body: JobIn, once: Once) -> Reply:
     """Make a job; with `calls` all of them are accepted or none, and `Prefer: wait` waits for the job's end."""
     key = caller.team
     if body.team_id != key.team_id:
         raise Forbidden(f"API key does not belong to team '{body.team_id}'")
+    wanted = prefer.preference(request)
+    if once.job_id is not None:
+        return await _created_before(rt, once.job_id, body, wanted)
     metadata = intake.merged_metadata({}, body.metadata or {})
     job = await _new_job(rt, key, body, metadata)
     new = await _new_calls(rt, key, job, body.calls or [])
     submitted = await submission.submit(
-        rt, desk, key, job_id=job.id, new_job=job, deadline_s=body.deadline_s, calls=new, waits_for=job.id
+        rt,
+        desk,
+        key,
+        job_id=job.id,
+        new_job=job,
+        deadline_s=body.deadline_s,
+        calls=new,
+        waits_for=job.id,
+        claim=once.claim(job_id=job.id),
     )
-    wanted = prefer.preference(request)
     headers = {**submitted.headers, **wanted.headers}
     if new and wanted.wait_s and await desk.waiters.wait(job.id, submitted.finished, wanted.wait_s):
         closing_ = await _closing(rt, job.id)
         if closing_["completed_at"] is not None:
-            return Reply(body=closing_, headers=headers)
+            return await once.store(Reply(body=closing_, headers=headers))
     desk.waiters.forget(job.id, submitted.finished)
-    return await _created(rt, job.id, new, headers)
+    return await once.store(await _created(rt, job.id, [(call.position, call.id) for call in new], headers))
 
 
 @endpoint("any")
@@ -66,11 +78,12 @@ async def read_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
 
 @endpoint("team")
 async def complete_job(
-    rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CompleteIn
+    rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CompleteIn, once: Once
 ) -> Reply:
     """End a job, once; a repeat with the same status reads the first answer and charges nothing."""
     id_, wanted, key = parse_id(job_id, "Job not found"), prefer.preference(request), caller.team
-    end = End(status=JobStatus(body.status), error=body.error_message, metadata=body.metadata)
+    claim = once.claim(job_id=id_)
+    end = End(status=JobStatus(body.status), error=body.error_message, metadata=body.metadata, claim=claim)
     if end.status == JobStatus.FAILED:
         end = replace(end, reason="client")
     elif wanted.wait_s:
@@ -88,11 +101,11 @@ async def complete_job(
         return not owned.is_final
 
     await end_job(rt, id_, end, may_end)
-    return Reply(body=await _closing(rt, id_), headers=wanted.headers)
+    return await once.store(Reply(body=await _closing(rt, id_), headers=wanted.headers))
 
 
-@endpoint("any")
-async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn) -> dict[str, Any]:
+@endpoint("any:w")
+async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, once: Once) -> dict[str, Any]:
     """End a job and all its unfinished calls now; the hold is given back."""
     id_ = parse_id(job_id, "Job not found")
     async with rt.db.statement() as tx:
@@ -103,8 +116,9 @@ async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn) -
             raise Conflict(f"Job is already {job.status}")
         return job is not None and not job.is_final
 
-    await end_job(rt, id_, End(status=JobStatus.CANCELLED, error=body.reason), may_cancel)
-    return await _closing(rt, id_)
+    end = End(status=JobStatus.CANCELLED, error=body.reason, claim=once.claim(job_id=id_), by=caller.actor)
+    await end_job(rt, id_, end, may_cancel)
+    return await once.store(await _closing(rt, id_))
 
 
 @endpoint("any")
@@ -175,7 +189,19 @@ async def _new_calls(rt: Runtime, key: Key, job: Job, wanted: Sequence[CallIn]) 
     return new
 
 
-async def _created(rt: Runtime, job_id: UUID, new: Sequence[NewCall], headers: dict[str, str]) -> Reply:
+async def _created_before(rt: Runtime, job_id: UUID, body: JobIn, wanted: prefer.Preference) -> Reply:
+    """The answer to a repeat whose first request died, or still waits, before it had an answer."""
+    if body.calls and wanted.wait_s:
+        closing_ = await _closing(rt, job_id)
+        if closing_["completed_at"] is None:
+            raise still_running()
+        return Reply(body=closing_, headers=wanted.headers)
+    async with rt.db.statement() as tx:
+        page, _ = await calls.list_of_job(tx, job_id, limit=len(body.calls or ()), order="c.position asc")
+    return await _created(rt, job_id, [(call.position, call.id) for call in page], wanted.headers)
+
+
+async def _created(rt: Runtime, job_id: UUID, new: Sequence[tuple[int, UUID]], headers: dict[str, str]) -> Reply:
     async with rt.db.statement() as tx:
         job = await jobs.get(tx, job_id)
         if job is None:
@@ -183,7 +209,7 @@ async def _created(rt: Runtime, job_id: UUID, new: Sequence[NewCall], headers: d
         body = await _shown(tx, job, admin=False)
     if not new:
         return Reply(body=body, headers=headers)
-    body["calls"] = [{"index": call.position, "call_id": str(call.id), "status": "pending"} for call in new]
+    body["calls"] = [{"index": index, "call_id": str(call_id), "status": "pending"} for index, call_id in new]
     return Reply(body=body, status=202, headers={**headers, "Location": f"/api/jobs/{job_id}", "Retry-After": "1"})
 
 

@@ -6,7 +6,7 @@ from api import new_team, objects
 from api.auth import Caller
 from api.fields import WithReason
 from api.http import endpoint
-from shared import ledger, log, names, teams
+from shared import credit_accounts, log, names, teams
 from shared.db import Tx
 from shared.errors import Forbidden, NotFound
 from shared.runtime import Runtime
@@ -48,7 +48,7 @@ async def resume_team(rt: Runtime, team_id: str, body: WithReason) -> dict[str, 
 
 async def _team(tx: Tx, team_id: str, *, admin: bool) -> dict[str, Any]:
     found = await teams.get(tx, team_id) if names.is_name(team_id) else None
-    account = await ledger.balance(tx, team_id) if found else None
+    account = await credit_accounts.balance(tx, team_id) if found else None
     if found is None or account is None:
         raise NotFound(f"Team '{team_id}' not found")
     return objects.team(found, account, await teams.usage(tx, team_id), admin=admin)

@@ -78,7 +78,7 @@ class Register(BaseModel):
         return value
 
 
-@endpoint("any")
+@endpoint("any:w")
 async def register_webhook(rt: Runtime, caller: Caller, body: Register) -> dict[str, Any]:
     """Register an endpoint. The URL is resolved before the transaction opens."""
     if not caller.may_see(body.team_id):

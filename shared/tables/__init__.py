@@ -1,14 +1,26 @@
 """The tables: narrow, payloads apart, money append-only; the nouns own the statements."""
 
+from shared.tables.access import admin_sessions, admin_users, audit_log, idempotency_keys, login_failures
 from shared.tables.columns import metadata
 from shared.tables.delivery import deliveries, delivery_attempts, events, webhook_endpoints
-from shared.tables.models import model_access_group_members, model_access_groups, model_aliases, team_access_groups
-from shared.tables.money import credit_accounts, credit_entries, holds
+from shared.tables.models import (
+    model_access_group_members,
+    model_access_groups,
+    model_aliases,
+    provider_credentials,
+    team_access_groups,
+)
+from shared.tables.money import budgets, credit_accounts, credit_entries, holds
 from shared.tables.tenants import organizations, teams, virtual_keys
+from shared.tables.usage import usage_daily
 from shared.tables.work import attempts, call_payloads, calls, jobs
 
 __all__ = [
+    "admin_sessions",
+    "admin_users",
     "attempts",
+    "audit_log",
+    "budgets",
     "call_payloads",
     "calls",
     "credit_accounts",
@@ -17,14 +29,18 @@ __all__ = [
     "delivery_attempts",
     "events",
     "holds",
+    "idempotency_keys",
     "jobs",
+    "login_failures",
     "metadata",
     "model_access_group_members",
     "model_access_groups",
     "model_aliases",
     "organizations",
+    "provider_credentials",
     "team_access_groups",
     "teams",
+    "usage_daily",
     "virtual_keys",
     "webhook_endpoints",
 ]

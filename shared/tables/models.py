@@ -1,6 +1,18 @@
-"""Model aliases and the ordered groups through which teams hold them."""
+"""Model aliases, the ordered groups through which teams hold them, and the secrets we use with providers."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
 
 from shared.tables.columns import flag, metadata, one_of, time, words
 
@@ -33,6 +45,7 @@ model_access_groups = Table(
     "model_access_groups",
     metadata,
     Column("group_name", Text, primary_key=True),
+    Column("id", Uuid, nullable=False, unique=True, server_default=text("uuid7()")),
     Column("display_name", Text, nullable=False),
     Column("description", Text),
     Column("status", Text, nullable=False, server_default="active"),
@@ -48,6 +61,8 @@ model_access_group_members = Table(
     Column("alias", Text, ForeignKey("model_aliases.alias", ondelete="CASCADE"), primary_key=True, index=True),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("position", Integer, nullable=False, server_default="0"),
+    Column("id", Uuid, nullable=False, server_default=text("uuid7()")),
+    time("created_at", default=True),
 )
 
 team_access_groups = Table(
@@ -56,4 +71,29 @@ team_access_groups = Table(
     Column("team_id", Text, ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True),
     Column("group_name", Text, ForeignKey("model_access_groups.group_name"), primary_key=True, index=True),
     Column("position", Integer, nullable=False, server_default="0"),
+)
+
+provider_credentials = Table(
+    "provider_credentials",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("credential_name", Text, nullable=False),
+    Column("api_base", Text),
+    Column("api_key_sealed", LargeBinary, nullable=False),
+    Column("key_hint", Text, nullable=False),
+    flag("is_active", default=True),
+    Column("created_by", Text),
+    Column("updated_by", Text),
+    time("created_at", default=True),
+    time("updated_at", default=True),
+    UniqueConstraint("organization_id", "credential_name"),
+    Index(
+        "uq_provider_credentials_active",
+        "organization_id",
+        "provider",
+        unique=True,
+        postgresql_where=text("is_active"),
+    ),
 )

@@ -1,9 +1,22 @@
-"""Organizations, teams and their virtual keys."""
+"""Organizations, teams and their virtual keys. A deleted one keeps its row: books refer to it, its id is not reused."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Integer, LargeBinary, Numeric, Table, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    Numeric,
+    Table,
+    Text,
+    Uuid,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shared.tables.columns import flag, metadata, metadata_column, one_of, time
+from shared.tables.columns import flag, metadata, metadata_column, one_of, time, words
+
+STATUSES = ("active", "suspended", "paused", "deleted")
 
 organizations = Table(
     "organizations",
@@ -15,7 +28,7 @@ organizations = Table(
     metadata_column(),
     time("created_at", default=True),
     time("updated_at", default=True),
-    one_of("status", ("active", "suspended", "paused"), "status"),
+    one_of("status", STATUSES, "status"),
 )
 
 teams = Table(
@@ -43,7 +56,7 @@ teams = Table(
     metadata_column(),
     time("created_at", default=True),
     time("updated_at", default=True),
-    one_of("status", ("active", "suspended", "paused"), "status"),
+    one_of("status", STATUSES, "status"),
     one_of("budget_mode", ("job_based", "consumption_usd", "consumption_tokens"), "budget_mode"),
     CheckConstraint("weight between 1 and 100", name="weight"),
     CheckConstraint("cost_markup_percentage between 0 and 1000", name="markup"),
@@ -58,7 +71,19 @@ virtual_keys = Table(
     ),
     Column("hint", Text, nullable=False),
     Column("team_id", Text, ForeignKey("teams.id"), nullable=False, index=True),
+    Column("key_alias", Text, unique=True),
+    Column("user_id", Text),
+    words("models", required=False),
+    Column("rpm_limit", Integer),
+    Column("tpm_limit", Integer),
+    Column("max_parallel_requests", Integer, comment="unfinished calls of the key; one more is refused"),
+    Column("key_type", Text, nullable=False, server_default="default"),
+    words("allowed_routes", required=False),
+    metadata_column(),
     flag("blocked"),
     time("expires_at"),
+    time("revoked_at"),
+    Column("created_by", Text),
     time("created_at", default=True),
+    time("updated_at", default=True),
 )

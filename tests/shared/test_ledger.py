@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from psycopg.errors import CheckViolation, UniqueViolation
 
-from shared import ids, ledger
+from shared import credit_accounts, ids, ledger
 from shared.db import Database
 from shared.ledger import Hold, Settlement
 from tests.scene import Scene, Team, agrees
@@ -81,7 +81,7 @@ async def test_the_database_itself_refuses_to_overspend(scene: Scene):
     team = await scene.team(credits=1)
     with pytest.raises(CheckViolation, match="never_overspent"):
         async with scene.rt.db.transaction() as tx:
-            await ledger.grant(tx, team.id, -2, kind="adjustment", reason="too much")
+            await credit_accounts.grant(tx, team.id, -2, kind="adjustment", reason="too much")
     assert await team.credits() == (1, 0, 1)
 
 

@@ -1,0 +1,148 @@
+"""`Idempotency-Key`: the first request of a key acts and its 2xx is kept; a repeat is answered with it.
+
+no row       act; the effect's transaction claims the key
+an answer    the same status and body again
+a call       completed: rebuilt from its row; unfinished: 409; failed or cancelled: the key is free
+a job        rebuilt by the handler
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.auth import Caller
+from api.body import parse_json, read_body
+from api.replies import Reply, rendered
+from shared import idempotency
+from shared.credentials import CannotOpen, Sealer
+from shared.db import Tx
+from shared.errors import BadRequest, Conflict, Invalid
+from shared.idempotency import Claim, Kept, Repeated
+from shared.runtime import Runtime
+from shared.states import CallState
+
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+REPLAYED = {"Idempotent-Replayed": "true"}
+MISMATCH = "Idempotency-Key was already used with a different request"
+
+Answer = TypeVar("Answer", bound=dict[str, Any] | list[Any] | Reply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Once:
+    """What a POST handler knows of its key; without one nothing here has an effect.
+
+    job_id, call_id: what an earlier request with this key made, when its answer is to be rebuilt.
+    """
+
+    rt: Runtime
+    scope: bytes | None = None
+    request: bytes = b""
+    job_id: UUID | None = None
+    call_id: UUID | None = None
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether the handler is asked to rebuild an answer."""
+        return self.job_id is not None or self.call_id is not None
+
+    def claim(self, *, job_id: UUID | None = None, call_id: UUID | None = None, answer: Any = None) -> Claim | None:
+        """What the effect's transaction has to take, by `idempotency.claim`; None without a key."""
+        if self.scope is None:
+            return None
+        status, sealed = (None, None) if answer is None else self._sealed(answer)
+        return Claim(
+            scope=self.scope, request=self.request, job_id=job_id, call_id=call_id, status=status, answer_sealed=sealed
+        )
+
+    async def keep(self, tx: Tx, answer: Answer) -> Answer:
+        """Keep the answer in the transaction of the effect, as its last statement; returns it. Raises Repeated."""
+        wanted = self.claim(answer=answer)
+        if wanted is not None and not await idempotency.claim(tx, [wanted]):
+            raise Repeated
+        return answer
+
+    async def store(self, answer: Answer) -> Answer:
+        """Keep an answer whose effect is committed, or that had none; returns it."""
+        wanted = self.claim(answer=answer)
+        if wanted is not None and not self.is_repeat:
+            async with self.rt.db.transaction() as tx:
+                await idempotency.answer(tx, wanted)
+        return answer
+
+    def _sealed(self, answer: Any) -> tuple[int, bytes]:
+        reply = answer if isinstance(answer, Reply) else Reply(body=answer)
+        kept = {"headers": dict(reply.headers), "body": rendered(reply.body).decode()}
+        return reply.status, self.rt.sealer.seal(orjson.dumps(kept).decode(), purpose=_purpose(self.scope or b""))
+
+
+async def open_once(rt: Runtime, caller: Caller, request: Request) -> Once:
+    """The key of this request, if it has one that counts. Raises BadRequest, Invalid (body), BodyTooLarge."""
+    given = request.headers.get("idempotency-key")
+    if given is None or request.method != "POST" or caller.principal is None:
+        return Once(rt=rt)
+    key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
+    if not KEY.fullmatch(key):
+        raise BadRequest("Invalid Idempotency-Key")
+    raw = await read_body(request, rt.settings.max_body_bytes)
+    body = orjson.dumps(parse_json(raw), option=orjson.OPT_SORT_KEYS) if raw else b""
+    scope = f"{caller.principal}\0{request.method}\0{request.url.path}\0{key}"
+    return Once(
+        rt=rt,
+        scope=hashlib.sha256(scope.encode()).digest(),
+        request=hashlib.sha256(request.url.query.encode() + b"\x00" + body).digest(),
+    )
+
+
+async def repeated(once: Once) -> Once | Response:
+    """What an earlier request with this key left: its answer, or what to rebuild it from, or nothing (`once` itself).
+
+    Raises Invalid (the key was used with another request), Conflict (that one is still running).
+    """
+    if once.scope is None:
+        return once
+    async with once.rt.db.statement() as tx:
+        kept = await idempotency.find(tx, once.scope)
+    if kept is None:
+        return once
+    if kept.request != once.request:
+        raise Invalid.at(["header", "idempotency-key"], MISMATCH, "value_error.idempotency_mismatch")
+    if kept.answer_sealed is not None:
+        return _replayed(once.rt.sealer, once.scope, kept)
+    return await _rebuildable(once, kept)
+
+
+async def _rebuildable(once: Once, kept: Kept) -> Once:
+    if kept.call_id is None:
+        return Once(rt=once.rt, scope=once.scope, request=once.request, job_id=kept.job_id)
+    if kept.call_state in (CallState.FAILED, CallState.CANCELLED) and once.scope is not None:
+        async with once.rt.db.transaction() as tx:
+            await idempotency.free(tx, once.scope, kept.call_id)
+        return once
+    if kept.call_state != CallState.COMPLETED:
+        raise still_running()
+    return Once(rt=once.rt, scope=once.scope, request=once.request, job_id=kept.job_id, call_id=kept.call_id)
+
+
+def still_running() -> Conflict:
+    """The first request with this key has no final answer yet."""
+    return Conflict("A request with this Idempotency-Key is still running", headers={"Retry-After": "1"})
+
+
+def _replayed(sealer: Sealer, scope: bytes, kept: Kept) -> Response:
+    try:
+        stored = orjson.loads(sealer.open(kept.answer_sealed or b"", purpose=_purpose(scope)))
+    except CannotOpen:
+        raise Conflict("The answer kept for this Idempotency-Key can no longer be read") from None
+    headers = {**stored["headers"], **REPLAYED}
+    return Response(stored["body"], status_code=kept.status or 200, headers=headers, media_type="application/json")
+
+
+def _purpose(scope: bytes) -> str:
+    return f"idempotency_keys.answer:{scope.hex()}"
