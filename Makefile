@@ -8,7 +8,7 @@ UV = env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL $
 EXPORT = $(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test chaos bench check deploy-check format lock clean
+.PHONY: help venv up test chaos bench bench-reading check deploy-check format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -31,6 +31,9 @@ chaos: venv ## run the long tests that kill and freeze the parts
 bench: venv ## measure jobs per second on this machine
 	@$(RUN) bench.main_job
 
+bench-reading: venv ## measure lists and usage reports over a million calls
+	@$(RUN) bench.reading
+
 check: venv ## format, lint, types, import rules, unused and missing dependencies
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -44,7 +47,7 @@ deploy-check: ## check compose.yaml and the Dockerfile
 	    rm -rf .tools/checkers && $(PYTHON) -I -S tools/bootstrap.py uv pip install --quiet --no-config --no-deps \
 	        --require-hashes --target .tools/checkers -r deploy/checkers.lock && \
 	    cp deploy/checkers.lock .tools/checkers/installed.lock; }
-	WAYBILL_POSTGRES_PASSWORD=- WAYBILL_ADMIN_KEY=- WAYBILL_ENCRYPTION_KEY=- .tools/checkers/compose/docker-compose config -q
+	WAYBILL_POSTGRES_PASSWORD=- WAYBILL_ADMIN_KEY=- WAYBILL_SECRET_KEY=- WAYBILL_ENCRYPTION_KEY=- .tools/checkers/compose/docker-compose config -q
 	.tools/checkers/bin/hadolint deploy/Dockerfile
 
 format: venv ## write the formatting and the safe fixes that `check` asks for

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,8 +16,33 @@ from starlette.routing import Route
 from api import http
 from api.auth import Authenticator
 from api.desk import open_desk
+from api.openapi import published
 from api.request_id import RequestId
-from api.routes import calls, credits, health, jobs, models, organizations, teams, webhooks  # noqa: A004
+from api.routes import (
+    access_groups,
+    admin_sessions,
+    admin_users,
+    audit,
+    calls,
+    credentials,
+    credit_grants,
+    credit_reports,
+    credit_terms,
+    credits,  # noqa: A004 - the word of the product
+    docs,
+    health,
+    job_lists,
+    jobs,
+    keys,
+    model_groups,
+    models,
+    organizations,
+    stats,
+    team_terms,
+    teams,
+    usage,
+    webhooks,
+)
 from shared.runtime import Runtime
 
 PREFIXES = ("/api", "/api/v1")
@@ -24,48 +50,137 @@ PREFIXES = ("/api", "/api/v1")
 
 ROOT: Sequence[tuple[str, str, http.Endpoint]] = (
     ("GET", "/health", health.health),
+    ("GET", "/health/db", health.database),
     ("GET", "/health/readiness", health.readiness),
     ("GET", "/health/liveness", health.liveness),
     ("GET", "/health/liveliness", health.liveness),
+    ("GET", "/openapi.json", docs.openapi_json),
+    ("GET", "/docs", docs.swagger_page),
+    ("GET", "/redoc", docs.redoc_page),
+    ("GET", "/static/{digest}/{name}", docs.static_file),
 )
 
 API: Sequence[tuple[str, str, http.Endpoint]] = (
     ("POST", "/jobs/create", jobs.create_job),
+    ("GET", "/jobs", job_lists.list_jobs),
+    ("GET", "/jobs/teams/{team_id}", job_lists.list_job_summaries),
+    ("GET", "/jobs/teams/{team_id}/{job_id}", job_lists.look_into_job),
+    ("GET", "/jobs/organizations/{org_id}/stats", stats.organization_stats),
+    ("GET", "/jobs/organizations/{org_id}/analytics", stats.organization_analytics),
     ("GET", "/jobs/{job_id}", jobs.read_job),
     ("POST", "/jobs/{job_id}/complete", jobs.complete_job),
     ("POST", "/jobs/{job_id}/cancel", jobs.cancel_job),
     ("GET", "/jobs/{job_id}/costs", jobs.job_costs),
+    ("PATCH", "/jobs/{job_id}/metadata", jobs.patch_metadata),
     ("POST", "/jobs/{job_id}/llm-call", calls.llm_call),
     ("GET", "/jobs/{job_id}/calls", calls.list_calls),
     ("GET", "/jobs/{job_id}/calls/{call_id}", calls.read_call),
     ("POST", "/jobs/{job_id}/calls/{call_id}/cancel", calls.cancel_call),
     ("POST", "/organizations/create", organizations.create_organization),
+    ("GET", "/organizations", organizations.list_organizations),
     ("GET", "/organizations/{org_id}", organizations.get_organization),
+    ("GET", "/organizations/{org_id}/usage", usage.organization_usage),
+    ("GET", "/organizations/{org_id}/costs", usage.organization_costs),
+    ("PUT", "/organizations/{org_id}", organizations.change_organization),
+    ("DELETE", "/organizations/{org_id}", organizations.delete_organization),
+    ("GET", "/organizations/{org_id}/teams", organizations.list_organization_teams),
+    ("PUT", "/organizations/{org_id}/status", organizations.set_organization_status),
     ("POST", "/teams/create", teams.create_team),
+    ("GET", "/teams", teams.list_teams),
+    ("GET", "/teams/verify", teams.verify_key),
     ("GET", "/teams/{team_id}", teams.get_team),
-    ("POST", "/teams/{team_id}/suspend", teams.suspend_team),
-    ("PUT", "/teams/{team_id}/suspend", teams.suspend_team),
-    ("POST", "/teams/{team_id}/resume", teams.resume_team),
-    ("PUT", "/teams/{team_id}/resume", teams.resume_team),
+    ("GET", "/teams/{team_id}/jobs", job_lists.list_team_jobs),
+    ("GET", "/teams/{team_id}/usage", usage.team_usage),
+    ("PUT", "/teams/{team_id}", teams.change_team),
+    ("PATCH", "/teams/{team_id}", teams.change_team),
+    ("DELETE", "/teams/{team_id}", teams.delete_team),
+    ("POST", "/teams/{team_id}/suspend", team_terms.suspend_team),
+    ("PUT", "/teams/{team_id}/suspend", team_terms.suspend_team),
+    ("POST", "/teams/{team_id}/resume", team_terms.resume_team),
+    ("PUT", "/teams/{team_id}/resume", team_terms.resume_team),
+    ("POST", "/teams/{team_id}/pause", team_terms.pause_team),
+    ("PUT", "/teams/{team_id}/pause", team_terms.pause_team),
+    ("PUT", "/teams/{team_id}/access-groups", team_terms.set_access_groups),
+    ("PUT", "/teams/{team_id}/model-groups", team_terms.set_model_groups),
+    ("PATCH", "/teams/{team_id}/markup", team_terms.set_markup),
+    ("POST", "/teams/{team_id}/rotate-key", keys.rotate_team_key),
+    ("GET", "/teams/{team_id}/keys", keys.list_keys),
+    ("POST", "/teams/{team_id}/keys", keys.create_key),
+    ("GET", "/teams/{team_id}/keys/{key_id}", keys.get_key),
+    ("PATCH", "/teams/{team_id}/keys/{key_id}", keys.change_key),
+    ("DELETE", "/teams/{team_id}/keys/{key_id}", keys.revoke_key),
+    ("POST", "/teams/{team_id}/keys/{key_id}/rotate", keys.rotate_key),
     ("GET", "/credits/balance", credits.get_balance),
     ("GET", "/credits/teams/{team_id}/balance", credits.get_team_balance),
     ("GET", "/teams/{team_id}/credits", credits.get_team_balance),
-    ("POST", "/credits/add", credits.add_credits),
-    ("POST", "/credits/teams/{team_id}/add", credits.add_team_credits),
-    ("POST", "/teams/{team_id}/credits/allocate", credits.allocate_team_credits),
+    ("POST", "/credits/add", credit_grants.add_credits),
+    ("POST", "/credits/teams/{team_id}/add", credit_grants.add_team_credits),
+    ("POST", "/teams/{team_id}/credits/allocate", credit_grants.allocate_team_credits),
     ("GET", "/credits/transactions", credits.list_transactions),
     ("GET", "/credits/teams/{team_id}/transactions", credits.list_team_transactions),
     ("GET", "/teams/{team_id}/credits/transactions", credits.list_team_transactions),
+    ("POST", "/credits/teams/{team_id}/check", credits.check_credits),
+    ("POST", "/credits/teams/{team_id}/replenish", credit_grants.replenish),
+    ("POST", "/credits/teams/{team_id}/configure-auto-refill", credit_grants.configure_auto_refill),
+    ("POST", "/credits/teams/{team_id}/refund", credit_grants.refund),
+    ("GET", "/credits/teams/{team_id}/conversion-rates", credit_terms.get_rates),
+    ("PATCH", "/credits/teams/{team_id}/conversion-rates", credit_terms.change_rates),
+    ("PATCH", "/credits/teams/{team_id}/budget-mode", credit_terms.change_budget_mode),
+    ("GET", "/credits/utilization", credit_reports.get_utilization),
+    ("GET", "/credits/trends", credit_reports.get_trends),
     ("POST", "/model-aliases/create", models.create_alias),
     ("POST", "/models/create", models.create_alias),
     ("POST", "/models/aliases/create", models.create_alias),
+    ("GET", "/model-aliases", models.list_aliases),
+    ("GET", "/models", models.list_aliases),
     ("GET", "/model-aliases/{alias:path}", models.get_alias),
     ("GET", "/models/{alias:path}", models.get_alias),
     ("PUT", "/model-aliases/{alias:path}", models.change_alias),
     ("PUT", "/models/{alias:path}", models.change_alias),
-    ("POST", "/model-access-groups/create", models.create_group),
-    ("GET", "/model-access-groups/{group_name}", models.get_group),
-    ("PUT", "/model-access-groups/{group_name}/models", models.set_group_models),
+    ("DELETE", "/model-aliases/{alias:path}", models.delete_alias),
+    ("DELETE", "/models/{alias:path}", models.delete_alias),
+    ("POST", "/model-access-groups/create", access_groups.create_group),
+    ("GET", "/model-access-groups", access_groups.list_groups),
+    ("GET", "/model-access-groups/{group_name}", access_groups.get_group),
+    ("PUT", "/model-access-groups/{group_name}", access_groups.change_group),
+    ("DELETE", "/model-access-groups/{group_name}", access_groups.delete_group),
+    ("PUT", "/model-access-groups/{group_name}/models", access_groups.set_group_models),
+    ("POST", "/model-access-groups/{group_name}/add-models", access_groups.add_group_models),
+    ("POST", "/model-access-groups/{group_name}/remove-models", access_groups.remove_group_models),
+    ("POST", "/model-groups/create", model_groups.create_model_group),
+    ("GET", "/model-groups", model_groups.list_model_groups),
+    ("GET", "/model-groups/{group_name}", model_groups.get_model_group),
+    ("DELETE", "/model-groups/{group_name}", model_groups.delete_model_group),
+    ("PUT", "/model-groups/{group_name}/models", model_groups.set_models),
+    ("GET", "/model-groups/{group_name}/resolve", model_groups.resolve_model_group),
+    ("GET", "/provider-credentials", credentials.list_credentials),
+    ("POST", "/provider-credentials/create", credentials.create_credential),
+    ("GET", "/provider-credentials/organization/{org_id}", credentials.list_of_organization),
+    ("GET", "/provider-credentials/organization/{org_id}/provider/{provider}", credentials.list_of_provider),
+    ("GET", "/provider-credentials/{credential_id}", credentials.get_credential),
+    ("PUT", "/provider-credentials/{credential_id}", credentials.change_credential),
+    ("DELETE", "/provider-credentials/{credential_id}", credentials.delete_credential),
+    ("PUT", "/provider-credentials/{credential_id}/activate", credentials.activate_credential),
+    ("PUT", "/provider-credentials/{credential_id}/deactivate", credentials.deactivate_credential),
+    ("GET", "/admin-users/setup/status", admin_sessions.setup_status),
+    ("POST", "/admin-users/setup", admin_sessions.setup),
+    ("POST", "/admin-users/login", admin_sessions.login),
+    ("POST", "/admin/login", admin_sessions.login),
+    ("POST", "/admin-users/logout", admin_sessions.logout),
+    ("GET", "/admin-users/me", admin_sessions.me),
+    ("POST", "/admin-users/me/change-password", admin_sessions.change_own_password),
+    ("PUT", "/admin-users/password", admin_sessions.change_own_password),
+    ("GET", "/admin-users/audit-logs", audit.list_audit_logs),
+    ("GET", "/admin-users", admin_users.list_users),
+    ("POST", "/admin-users", admin_users.create_user),
+    ("GET", "/admin-users/{user_id}", admin_users.get_user),
+    ("PUT", "/admin-users/{user_id}", admin_users.update_user),
+    ("DELETE", "/admin-users/{user_id}", admin_users.delete_user),
+    ("PUT", "/admin-users/{user_id}/activate", admin_users.activate_user),
+    ("PUT", "/admin-users/{user_id}/deactivate", admin_users.deactivate_user),
+    ("POST", "/admin-users/{user_id}/change-password", admin_users.reset_password),
+    ("PUT", "/admin-users/{user_id}/reset-password", admin_users.reset_password),
+    ("GET", "/stats/dashboard", stats.read_dashboard),
     ("POST", "/webhooks/register", webhooks.register_webhook),
     ("POST", "/webhooks", webhooks.register_webhook),
 )
@@ -78,9 +193,10 @@ CORS_REQUEST_HEADERS = (
     "X-Job-Id", "Content-Type",
 )  # fmt: skip
 CORS_EXPOSED = (
-    "Location", "Retry-After", "ETag", "Link", "Preference-Applied", "X-Call-Id", "X-Job-Id", "X-Request-ID",
-    "X-Total-Count", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit",
-    "RateLimit-Policy", "Idempotent-Replayed", "WWW-Authenticate",
+    "Allow", "Cache-Control", "ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "RateLimit",
+    "RateLimit-Policy", "Retry-After", "Vary", "WWW-Authenticate", "X-Accel-Buffering", "X-Call-Id", "X-Job-Id",
+    "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Request-ID", "X-Total-Count",
+    "rate_limit_type",
 )  # fmt: skip
 
 
@@ -112,6 +228,7 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
     )
     app.router.redirect_slashes = False
     app.state.runtime = rt
+    app.state.openapi = partial(published, tuple(ROOT), tuple(api))
     app.state.authenticator = Authenticator(rt.settings, rt.db)
     return app
 

@@ -1,6 +1,7 @@
-"""Who calls: a team by its virtual key or an admin by the admin key; decided on the matched route, never on the URL."""
+"""Who calls: a team by its key, an admin by the admin key or a session; decided on the matched route, not the URL."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -8,7 +9,10 @@ from uuid import UUID
 
 from starlette.requests import Request
 
+from api import sessions
+from api.sessions import CHALLENGE
 from shared import clock, credentials, keys
+from shared.admin_users import Role
 from shared.audit import Actor
 from shared.db import Database
 from shared.errors import Forbidden, TooManyRequests, Unauthorized
@@ -20,13 +24,15 @@ Access = Literal["none", "team", "any", "any:w", "admin:r", "admin:w", "owner", 
 any: a team, or any admin. any:w: a team, or an admin who may write. owner: the admin key or an owner. session: an admin
 user who logged in, whatever the role; not the admin key.
 """
-Role = Literal["owner", "admin", "user"]
-
 TEAM_ACCESS = ("team", "any", "any:w")
+WRITERS: tuple[Role, ...] = ("owner", "admin")
+REQUIRED_ROLES: Mapping[Access, tuple[Role, ...]] = {"admin:w": WRITERS, "any:w": WRITERS, "owner": ("owner",)}
 CACHE_S = 1.0
+MOST_ADDRESS = 64
 MAX_PAUSE_S = 3600
 DEFAULT_PAUSE_S = 60
 
+NEEDS_KEY = "This endpoint needs a team virtual key"
 NO_HEADER = "Missing Authorization header. Expected: 'Authorization: Bearer sk-xxx...'"
 BAD_HEADER = "Invalid Authorization header format. Expected: 'Authorization: Bearer sk-xxx...'"
 NO_ADMIN = "Authentication required. Provide either 'Authorization: Bearer <token>' or 'X-Admin-Key: <master_key>'"
@@ -52,7 +58,7 @@ class Caller:
     def team(self) -> keys.Key:
         """The team's key and terms, on a route that only teams may call."""
         if self.key is None:
-            raise Forbidden("This endpoint needs a team virtual key")
+            raise Forbidden(NEEDS_KEY)
         return self.key
 
     @property
@@ -78,6 +84,7 @@ class Authenticator:
     """Finds the caller. A key's row is kept for at most a second, so that a revoked key stops working within one."""
 
     def __init__(self, settings: Settings, db: Database) -> None:
+        self._settings = settings
         self._admin_key = settings.admin_key.get_secret_value()
         self._db = db
         self._cache: dict[bytes, tuple[float, keys.Key | None]] = {}
@@ -86,39 +93,50 @@ class Authenticator:
         """The caller of a route with this access. Raises Unauthorized, Forbidden, TooManyRequests (paused)."""
         admin_key = request.headers.get("x-admin-key")
         authorization = request.headers.get("authorization")
-        ip_address = request.client.host if request.client else None
         if admin_key is not None and (access != "team" or authorization is None):
-            return self._admin(admin_key, access, ip_address)
-        if authorization is None:
-            raise Unauthorized(NO_HEADER if access == "team" else NO_ADMIN, headers=_challenge())
-        scheme, _, secret = authorization.partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret:
-            raise Unauthorized(BAD_HEADER if access == "team" else NO_ADMIN, headers=_challenge())
+            return self._admin(admin_key, access, address_of(request))
+        secret = _bearer(authorization, access)
         if self._is_admin_key(secret):
-            return self._admin(secret, access, ip_address)
-        return await self._team(secret, access, even_suspended=even_suspended)
+            return self._admin(secret, access, address_of(request))
+        token = sessions.read_token(self._settings, secret)
+        if token is not None:
+            return await self._user(token, access, address_of(request))
+        return await self._team(request, secret, access, even_suspended=even_suspended)
+
+    def forget(self) -> None:
+        """An admin changed something: what this process knows of keys is read again. Others see it within a second."""
+        self._cache.clear()
 
     def _is_admin_key(self, secret: str) -> bool:
         return bool(self._admin_key) and credentials.same(secret, self._admin_key)
 
     def _admin(self, secret: str, access: Access, ip_address: str | None) -> Caller:
         if not self._is_admin_key(secret):
-            raise Unauthorized("Invalid admin API key", headers=_challenge())
+            raise Unauthorized("Invalid admin API key", headers=CHALLENGE)
         if access == "team":
-            raise Forbidden("This endpoint needs a team virtual key")
+            raise Forbidden(NEEDS_KEY)
         if access == "session":
             raise Forbidden("This endpoint needs an admin user's session")
         return Caller(role="owner", ip_address=ip_address)
 
-    async def _team(self, secret: str, access: Access, *, even_suspended: bool) -> Caller:
+    async def _user(self, token: sessions.Token, access: Access, ip_address: str | None) -> Caller:
+        session = await sessions.session_of(self._db, token)
+        if access == "team":
+            raise Forbidden(NEEDS_KEY)
+        required = REQUIRED_ROLES.get(access)
+        if required is not None and session.role not in required:
+            raise Forbidden(f"Insufficient permissions. Required roles: {', '.join(required)}")
+        return Caller(role=session.role, user_id=session.user_id, session=session.hash, ip_address=ip_address)
+
+    async def _team(self, request: Request, secret: str, access: Access, *, even_suspended: bool) -> Caller:
         key = await self._key(credentials.key_hash(secret))
         if key is None:
-            unknown = "Invalid API key" if access in TEAM_ACCESS else "Invalid or expired token"
-            raise Unauthorized(unknown, headers=_challenge())
+            raise Unauthorized(_unknown(secret, access), headers=CHALLENGE)
         if access not in TEAM_ACCESS:
             raise Forbidden("Admin access required")
         _check_key(key, clock.now())
+        if not keys.may_use(key, _unversioned(request.scope["path"])):
+            raise Forbidden("API key is not allowed to use this route")
         if not even_suspended:
             _check_team(key, clock.now())
         return Caller(team_id=key.team_id, key=key)
@@ -136,15 +154,37 @@ class Authenticator:
         return key
 
 
-def _challenge() -> dict[str, str]:
-    return {"WWW-Authenticate": "Bearer"}
+def address_of(request: Request) -> str | None:
+    """From where the request comes, as far as the server knows."""
+    return request.client.host[:MOST_ADDRESS] if request.client else None
+
+
+def _bearer(authorization: str | None, access: Access) -> str:
+    if authorization is None:
+        raise Unauthorized(NO_HEADER if access == "team" else NO_ADMIN, headers=CHALLENGE)
+    scheme, _, secret = authorization.partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not secret:
+        raise Unauthorized(BAD_HEADER if access == "team" else NO_ADMIN, headers=CHALLENGE)
+    return secret
+
+
+def _unknown(secret: str, access: Access) -> str:
+    """What is said of a credential nobody has: keys and sessions are told apart by what the route takes."""
+    takes_keys = access == "team" or (access in TEAM_ACCESS and not sessions.is_token_shaped(secret))
+    return "Invalid API key" if takes_keys else "Invalid or expired token"
+
+
+def _unversioned(path: str) -> str:
+    """The path as it is written in a key's allowed routes: `/api/v1` is another name of `/api`."""
+    return "/api" + path.removeprefix("/api/v1") if path.startswith("/api/v1/") else path
 
 
 def _check_key(key: keys.Key, now: datetime) -> None:
     if key.blocked:
-        raise Unauthorized("API key is blocked", headers=_challenge())
+        raise Unauthorized("API key is blocked", headers=CHALLENGE)
     if key.expires_at is not None and key.expires_at <= now:
-        raise Unauthorized("API key has expired", headers=_challenge())
+        raise Unauthorized("API key has expired", headers=CHALLENGE)
 
 
 def _check_team(key: keys.Key, now: datetime) -> None:

@@ -1,33 +1,43 @@
-"""What one api process keeps open: group-committed intake and the waiters."""
+"""What one api process keeps: its door, group-committed intake, the waiters, the routes it has just decided."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from api.door import Door
+from api.known_routes import KnownRoutes
 from api.waiting import Waiters
 from shared.db import one_to_blame
 from shared.group_commit import GroupCommit
 from shared.intake import Accepted, Submission, accept
 from shared.runtime import Runtime
+from shared.team_queue import Depths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
     """Handlers take it as `desk`."""
 
+    door: Door
     intake: GroupCommit[Submission, Accepted]
     waiters: Waiters
+    routes: KnownRoutes
 
 
 @asynccontextmanager
 async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
     """Open it on a runtime, close it at the end."""
+    depths = Depths()
     desk = Desk(
-        intake=GroupCommit(lambda group: accept(rt, group), alone=one_to_blame),
+        door=Door(rt),
+        intake=GroupCommit(lambda group: accept(rt, group, depths), alone=one_to_blame),
         waiters=Waiters(rt.db, rt.redis),
+        routes=KnownRoutes(),
     )
+    await desk.door.open()
     await desk.waiters.open()
     try:
         yield desk
     finally:
+        await desk.door.close()
         await desk.waiters.close()

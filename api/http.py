@@ -32,6 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 MISSING = {"msg": "field required", "type": "value_error.missing"}
 UNION_BRANCHES = {"str", "int", "float", "bool", "constrained-str", "constrained-int", "constrained-float"}
 CLIENT_CLOSED = 499
+WRITING = ("admin:w", "owner")
 
 
 def endpoint(access: Access, *, answers: Answers = None, even_suspended: bool = False) -> Callable[[Handler], Endpoint]:
@@ -116,6 +117,8 @@ async def _acted(request: Request, given: Given, caller: Caller, once: Once) -> 
         raise Invalid.not_supported_yet("header", "idempotency-key")
     arguments = await _arguments(request, given, caller, once)
     response = _rendered(await given.handler(**arguments))
+    if given.access in WRITING:
+        request.app.state.authenticator.forget()
     if once.is_repeat:
         response.headers.update(REPLAYED)
     return response

@@ -22,8 +22,8 @@ class Page(Absent):
     offset: Annotated[int, Field(ge=0, le=10**9)] = 0
 
 
-class DatedPage(Page):
-    """A page of things created between two days or times, both included."""
+class Dated(Absent):
+    """Things created between two days or times, both included."""
 
     start_date: str | None = None
     end_date: str | None = None
@@ -43,6 +43,10 @@ class DatedPage(Page):
             return end + (timedelta(days=1) if DAY.fullmatch(self.end_date) else MILLISECOND)
         except OverflowError:
             return None
+
+
+class DatedPage(Page, Dated):
+    """A page of things created between two days or times, both included."""
 
 
 def next_link(request: Request, page: Page, total: int) -> dict[str, str]:

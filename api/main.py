@@ -28,9 +28,10 @@ class PatientServer(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Release the waiting requests, then close."""
+        """Take no more work, release the waiting requests, then close."""
         desk: Desk | None = getattr(self._app.state, "desk", None)
         if desk is not None:
+            await desk.door.close()
             await desk.waiters.close()
         await super().shutdown(sockets)
 
@@ -46,6 +47,8 @@ async def serve(settings: Settings) -> None:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,

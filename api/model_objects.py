@@ -1,4 +1,4 @@
-"""The JSON objects of aliases and access groups: whole for admins, without the provider's side for teams."""
+"""The JSON objects of aliases and groups: whole for admins, without the provider's side for teams."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -46,7 +46,7 @@ def alias_with_usage(prices: PriceMap, found: Alias, used: Usage) -> dict[str, A
     stats = {
         "total_calls": used.total_calls,
         "total_cost_usd": money.usd(used.total_cost_nanousd),
-        "avg_tokens_per_call": round(used.avg_tokens_per_call, 2),
+        "avg_tokens_per_call": round(used.total_tokens / used.total_calls, 2) if used.total_calls else 0.0,
     }
     return {**alias(prices, found, usage_count=used.total_calls), "usage_stats": stats}
 
@@ -76,6 +76,38 @@ def group(found: Group, members: Sequence[Member]) -> dict[str, Any]:
         "teams_using": found.teams,
         "teams_with_access": len(found.teams),
     }
+
+
+def listed_group(found: Group, members: Sequence[Member]) -> dict[str, Any]:
+    """The access group object of a list."""
+    return {**group(found, members), "model_count": len(members), "team_count": len(found.teams)}
+
+
+def model_group(found: Group, members: Sequence[Member]) -> dict[str, Any]:
+    """The model group object: the same group in its older words."""
+    return {
+        "model_group_id": str(found.id),
+        "group_name": found.group_name,
+        "display_name": found.display_name,
+        "description": found.description,
+        "status": found.status,
+        "models": group_models(found, members),
+    }
+
+
+def group_models(found: Group, members: Sequence[Member]) -> list[dict[str, Any]]:
+    """The models of a model group."""
+    return [
+        {
+            "id": str(member.id),
+            "model_group_id": str(found.id),
+            "model_name": member.alias,
+            "priority": member.priority,
+            "is_active": member.active,
+            "created_at": iso(member.created_at),
+        }
+        for member in members
+    ]
 
 
 def group_for_team(found: Group, members: Sequence[Member]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 from shared import ids, money
 from shared.clock import iso
 from shared.credit_accounts import Balance, Entry
-from shared.teams import Team, Usage
+from shared.teams import Team
+from shared.usage import Totals
 
 
 def balance(account: Balance, team: Team, *, admin: bool) -> dict[str, Any]:
@@ -16,14 +17,14 @@ def balance(account: Balance, team: Team, *, admin: bool) -> dict[str, Any]:
         "organization_id": team.organization_id,
         **credits_of(account),
         "overage": max(0, -account.remaining),
-        "percentage_used": round(100 * account.used / account.allocated, 2) if account.allocated else 0.0,
+        "percentage_used": percentage(account.used, account.allocated),
         "status": team.status,
         "credit_limit": account.credit_limit,
-        "auto_refill": False,
-        "refill_amount": None,
-        "refill_period": None,
-        "last_refill_at": None,
-        "next_refill_at": None,
+        "auto_refill": account.auto_refill,
+        "refill_amount": account.refill_amount,
+        "refill_period": account.refill_period,
+        "last_refill_at": iso(account.last_refill_at),
+        "next_refill_at": iso(account.next_refill_at),
         "budget_mode": team.budget_mode,
         "limit_mode": account.limit_mode,
         "credits_per_dollar": float(team.credits_per_dollar),
@@ -32,6 +33,11 @@ def balance(account: Balance, team: Team, *, admin: bool) -> dict[str, Any]:
         "updated_at": iso(account.updated_at),
     }
     return found | _markup(team) if admin else found
+
+
+def percentage(part: int, whole: int) -> float:
+    """`part` of `whole` in percent; of nothing, it is all or nothing."""
+    return round(100 * part / whole, 2) if whole else (100.0 if part > 0 else 0.0)
 
 
 def credits_of(account: Balance) -> dict[str, int]:
@@ -45,8 +51,8 @@ def credits_of(account: Balance) -> dict[str, int]:
     }
 
 
-def team(found: Team, account: Balance, usage: Usage, *, admin: bool) -> dict[str, Any]:
-    """The team object, its key masked; the markup is for admins."""
+def team(found: Team, account: Balance, used: Totals, *, admin: bool) -> dict[str, Any]:
+    """The team object, its own key masked; the markup is for admins."""
     return {
         "team_id": found.id,
         "organization_id": found.organization_id,
@@ -58,7 +64,7 @@ def team(found: Team, account: Balance, usage: Usage, *, admin: bool) -> dict[st
         **(_markup(found) if admin else {}),
         **credits_of(account),
         "credits": balance(account, found, admin=admin),
-        "usage_summary": usage_summary(usage.total_jobs, usage.total_cost_nanousd),
+        "usage_summary": usage_summary(used),
         "virtual_key": found.key_hint,
         "metadata": found.metadata,
         "created_at": iso(found.created_at),
@@ -76,9 +82,9 @@ def access(found: Team) -> dict[str, list[str]]:
     }
 
 
-def usage_summary(total_jobs: int, total_cost_nanousd: int) -> dict[str, Any]:
+def usage_summary(used: Totals) -> dict[str, Any]:
     """Sums over all jobs."""
-    return {"total_jobs": total_jobs, "total_cost_usd": money.usd(total_cost_nanousd)}
+    return {"total_jobs": used.total_jobs, "total_cost_usd": money.usd(used.total_cost_nanousd)}
 
 
 def transaction(entry: Entry, organization_id: str) -> dict[str, Any]:
@@ -123,11 +129,18 @@ def _settings(found: Team, account: Balance) -> dict[str, Any]:
         "max_queued_calls": found.max_queued_calls,
         "weight": found.weight,
         "store_payloads": found.store_payloads,
+        "max_budget_usd": _usd(found.max_nanousd),
+        "budget_duration": found.budget_duration,
+        "budget_spent_usd": _usd(found.budget_spent_nanousd),
     }
 
 
 def _markup(found: Team) -> dict[str, float]:
     return {"cost_markup_percentage": float(found.cost_markup_percentage)}
+
+
+def _usd(nanousd: int | None) -> float | None:
+    return None if nanousd is None else money.usd(nanousd)
 
 
 def _number(value: Decimal) -> int | float:

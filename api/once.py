@@ -1,14 +1,15 @@
 """`Idempotency-Key`: the first request of a key acts and its 2xx is kept; a repeat is answered with it.
 
 no row       act; the effect's transaction claims the key
+a call       failed or cancelled: the key is free
 an answer    the same status and body again
-a call       completed: rebuilt from its row; unfinished: 409; failed or cancelled: the key is free
+a call       completed: rebuilt from its row; unfinished: 409
 a job        rebuilt by the handler
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -68,9 +69,9 @@ class Once:
             raise Repeated
         return answer
 
-    async def store(self, answer: Answer) -> Answer:
-        """Keep an answer whose effect is committed, or that had none; returns it."""
-        wanted = self.claim(answer=answer)
+    async def store(self, answer: Answer, *, call_id: UUID | None = None) -> Answer:
+        """Keep an answer whose effect is committed, or that had none; returns it. call_id: the call it speaks of."""
+        wanted = self.claim(call_id=call_id, answer=answer)
         if wanted is not None and not self.is_repeat:
             async with self.rt.db.transaction() as tx:
                 await idempotency.answer(tx, wanted)
@@ -78,7 +79,9 @@ class Once:
 
     def _sealed(self, answer: Any) -> tuple[int, bytes]:
         reply = answer if isinstance(answer, Reply) else Reply(body=answer)
-        kept = {"headers": dict(reply.headers), "body": rendered(reply.body).decode()}
+        # What is left of a limit is true for one moment only.
+        headers = {name: value for name, value in reply.headers.items() if "ratelimit" not in name.lower()}
+        kept = {"headers": headers, "body": rendered(reply.body).decode()}
         return reply.status, self.rt.sealer.seal(orjson.dumps(kept).decode(), purpose=_purpose(self.scope or b""))
 
 
@@ -91,7 +94,7 @@ async def open_once(rt: Runtime, caller: Caller, request: Request) -> Once:
     if not KEY.fullmatch(key):
         raise BadRequest("Invalid Idempotency-Key")
     raw = await read_body(request, rt.settings.max_body_bytes)
-    body = orjson.dumps(parse_json(raw), option=orjson.OPT_SORT_KEYS) if raw else b""
+    body = orjson.dumps(parse_json(raw or b"{}"), option=orjson.OPT_SORT_KEYS)
     scope = f"{caller.principal}\0{request.method}\0{request.url.path}\0{key}"
     return Once(
         rt=rt,
@@ -111,23 +114,17 @@ async def repeated(once: Once) -> Once | Response:
         kept = await idempotency.find(tx, once.scope)
     if kept is None:
         return once
+    if kept.call_id is not None and kept.call_state in (CallState.FAILED, CallState.CANCELLED):
+        async with once.rt.db.transaction() as tx:
+            await idempotency.free(tx, once.scope, kept.call_id)
+        return once
     if kept.request != once.request:
         raise Invalid.at(["header", "idempotency-key"], MISMATCH, "value_error.idempotency_mismatch")
     if kept.answer_sealed is not None:
         return _replayed(once.rt.sealer, once.scope, kept)
-    return await _rebuildable(once, kept)
-
-
-async def _rebuildable(once: Once, kept: Kept) -> Once:
-    if kept.call_id is None:
-        return Once(rt=once.rt, scope=once.scope, request=once.request, job_id=kept.job_id)
-    if kept.call_state in (CallState.FAILED, CallState.CANCELLED) and once.scope is not None:
-        async with once.rt.db.transaction() as tx:
-            await idempotency.free(tx, once.scope, kept.call_id)
-        return once
-    if kept.call_state != CallState.COMPLETED:
+    if kept.call_id is not None and kept.call_state != CallState.COMPLETED:
         raise still_running()
-    return Once(rt=once.rt, scope=once.scope, request=once.request, job_id=kept.job_id, call_id=kept.call_id)
+    return replace(once, job_id=kept.job_id, call_id=kept.call_id)
 
 
 def still_running() -> Conflict:

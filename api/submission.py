@@ -1,6 +1,7 @@
 """From a call a client sent to a call that can be accepted: model, price, credential, estimate, limits."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -8,16 +9,22 @@ from typing import Any
 from uuid import UUID
 
 from api.desk import Desk
+from api.known_routes import Question
 from api.wire.calls import CallbackIn, CallIn, request_text
-from shared import callbacks, estimate, ids, limits, models
+from shared import callbacks, estimate, ids, limits, models, money
 from shared.calls import NewCall
+from shared.charging import Terms
 from shared.db import Tx
 from shared.errors import Invalid, Unavailable
 from shared.idempotency import Claim
 from shared.intake import Submission
 from shared.jobs import Job
 from shared.keys import Key
+from shared.prices import Price
 from shared.runtime import Runtime
+
+MOST_NANOUSD = 10**15
+"""No call is estimated at more than a million dollars, whatever its client asks for: sums of them fit their columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +45,18 @@ class Submitted:
 
 
 async def resolve(
-    rt: Runtime, tx: Tx, team_id: str, call: CallIn, loc: Sequence[str | int] = ("body",)
+    rt: Runtime, desk: Desk, tx: Tx, key: Key, call: CallIn, loc: Sequence[str | int] = ("body",)
 ) -> models.Route:
     """The candidates for a call, in order. Raises Forbidden (access), BadRequest, Invalid (no price), Unavailable."""
-    found = await models.resolve(tx, team_id, call.asked_model)
+    question = Question(key.team_id, call.asked_model, tuple(key.models) if key.models else None)
+    route, now = desk.routes.get(question), time.monotonic()
+    if route is None:
+        route = _usable(rt, await models.resolve(tx, key.team_id, call.asked_model, only=key.models), loc)
+        desk.routes.keep(question, route, read_at=now)
+    return route
+
+
+def _usable(rt: Runtime, found: models.Route, loc: Sequence[str | int]) -> models.Route:
     if not _may_be_billed(rt, found.candidates[0]):
         raise Invalid.at([*loc, "model"], "model has no price", "value_error.unpriced")
     # A fallback without a price is left out: it could only fail, or be given away.
@@ -70,7 +85,9 @@ def new_call(
 ) -> NewCall:
     """The row of an accepted call."""
     request = call.provider_request()
-    largest = [_max_output(rt, candidate) for candidate in route.candidates]
+    prompt = estimate.prompt_tokens(request)
+    output = max(estimate.output_tokens(request, _max_output(rt, candidate)) for candidate in route.candidates)
+    cost_nanousd = _most_nanousd(rt, route, key, prompt, output)
     return NewCall(
         id=call_id or ids.new(),
         job_id=job_id,
@@ -85,8 +102,11 @@ def new_call(
         purpose=call.purpose,
         metadata=call.metadata,
         call_metadata=call.call_metadata,
-        estimated_prompt_tokens=estimate.prompt_tokens(request),
-        estimated_output_tokens=max(estimate.output_tokens(request, most) for most in largest),
+        estimated_prompt_tokens=prompt,
+        estimated_output_tokens=output,
+        estimate_nanousd=cost_nanousd,
+        key_id=key.id,
+        budget_ids=list(key.budget_ids) if key.budget_ids and cost_nanousd else None,
         callback_url=callback.url,
         callback_events=list(callback.events),
         callback_secret_sealed=callback.secret,
@@ -124,13 +144,14 @@ async def submit(
     calls: Sequence[NewCall] = (),
     claim: Claim | None = None,
 ) -> Submitted:
-    """Count against the team's limits, then accept. What was counted is given back when it is refused.
+    """Count against the limits of team and key, then accept. What was counted is given back when it is refused.
 
-    Raises TooManyRequests, Unavailable (a limit is set and Redis cannot tell), and what intake refuses.
+    Raises TooManyRequests, Unavailable (no new work is taken, or a limit is set and Redis cannot tell), and what
+    intake refuses.
     """
     counted = [(str(call.id), _tokens_of(call)) for call in calls] or [(str(job_id), 0)]
-    allowed = limits.Limits(team_id=key.team_id, rpm=key.team_rpm_limit, tpm=key.team_tpm_limit)
-    taken = await limits.take(rt.redis, allowed, requests=counted)
+    desk.door.check()
+    taken = await limits.take(rt.redis, _limits(key), requests=counted)
     finished = desk.waiters.expect(waits_for)
     try:
         await desk.intake.add(
@@ -140,9 +161,11 @@ async def submit(
                 new_job=new_job,
                 deadline_s=deadline_s,
                 calls=calls,
-                budget_mode=key.budget_mode,
-                charge_failed_calls=key.charge_failed_calls,
+                terms=_terms(key),
+                limited_key=None if key.max_parallel_requests is None else key.id,
                 claim=claim,
+                max_parallel_calls=key.max_parallel_calls,
+                max_queued_calls=key.max_queued_calls,
             )
         )
     except BaseException:
@@ -152,18 +175,44 @@ async def submit(
     return Submitted(finished=finished, headers=taken.headers)
 
 
+def _limits(key: Key) -> tuple[limits.Limits, ...]:
+    return (
+        limits.Limits(team_id=key.team_id, rpm=key.team_rpm_limit, tpm=key.team_tpm_limit),
+        limits.Limits(team_id=key.team_id, key_id=key.id, rpm=key.rpm_limit, tpm=key.tpm_limit),
+    )
+
+
 def _tokens_of(call: NewCall) -> int:
     return call.estimated_prompt_tokens + call.estimated_output_tokens
 
 
 def _may_be_billed(rt: Runtime, candidate: models.Candidate) -> bool:
-    price = rt.prices.price(
+    return _price(rt, candidate) is not None or candidate.allow_unpriced
+
+
+def _price(rt: Runtime, candidate: models.Candidate) -> Price | None:
+    return rt.prices.price(
         candidate.litellm_model,
         input_=candidate.input_nanousd_per_mtok,
         output=candidate.output_nanousd_per_mtok,
         cached_input=candidate.cached_input_nanousd_per_mtok,
     )
-    return price is not None or candidate.allow_unpriced
+
+
+def _most_nanousd(rt: Runtime, route: models.Route, key: Key, prompt_tokens: int, output_tokens: int) -> int:
+    """What the call costs its team at most: at the dearest candidate, with every estimated token used."""
+    prices = [price for candidate in route.candidates if (price := _price(rt, candidate)) is not None]
+    costs = [price.most_nanousd(prompt_tokens=prompt_tokens, completion_tokens=output_tokens) for price in prices]
+    return min(money.with_markup(max(costs, default=0), key.cost_markup_percentage), MOST_NANOUSD)
+
+
+def _terms(key: Key) -> Terms:
+    return Terms(
+        budget_mode=key.budget_mode,
+        charge_failed_calls=key.charge_failed_calls,
+        credits_per_dollar=key.credits_per_dollar,
+        tokens_per_credit=key.tokens_per_credit,
+    )
 
 
 def _has_credential(rt: Runtime, candidate: models.Candidate) -> bool:

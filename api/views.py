@@ -18,7 +18,7 @@ def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | No
     ended = job.calls_completed + job.calls_failed + job.calls_cancelled
     costs = _costs(job)
     if admin:
-        costs["provider_cost_usd"] = money.usd(job.provider_cost_nanousd)
+        costs |= {"provider_cost_usd": money.usd(job.provider_cost_nanousd), "credits_lost": job.credits_lost}
     return {
         "job_id": str(job.id),
         "team_id": job.team_id,
@@ -233,7 +233,7 @@ def _facts(call: Call) -> dict[str, Any]:
         "cost_usd": money.usd(call.client_cost_nanousd),
         "usage_source": call.usage_source,
         "call_metadata": call.call_metadata,
-        "payload_expired": False,
+        "payload_expired": call.payload_expired,
         "error": _error(call),
     }
 
@@ -246,6 +246,7 @@ def _error(call: Call) -> dict[str, Any] | None:
 def _for_admins(call: Call, attempts: list[dict[str, Any]]) -> dict[str, Any]:
     last = attempts[-1] if attempts else {}
     return {
+        "candidates": call.candidates,
         "resolved_model": last.get("litellm_model"),
         "provider": last.get("provider"),
         "provider_cost_usd": money.usd(call.provider_cost_nanousd),
@@ -261,7 +262,7 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "attempt": row["number"],
         "model": row["litellm_model"],
-        "credential_id": None,
+        "credential_id": None if row["credential_id"] is None else str(row["credential_id"]),
         "started_at": clock.iso(row["started_at"]),
         "ended_at": clock.iso(row["ended_at"]),
         **{name: row[name] for name in same},

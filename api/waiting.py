@@ -24,6 +24,7 @@ class Waiters:
         self._redis = client
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self.is_closed = False
 
     async def open(self) -> None:
         """Start listening."""
@@ -31,13 +32,17 @@ class Waiters:
 
     async def close(self) -> None:
         """Stop listening and release everybody, so that they answer with what there is."""
+        self.is_closed = True
         await tasks.end(self._tasks)
         self.wake(list(self._waiting))
 
     def expect(self, id_: UUID) -> asyncio.Future[None]:
         """A future that is resolved when this call or job ends. Make it before reading the state; then `wait`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(id_, set()).add(future)
+        if self.is_closed:
+            future.set_result(None)
+        else:
+            self._waiting.setdefault(id_, set()).add(future)
         return future
 
     async def wait(self, id_: UUID, future: asyncio.Future[None], seconds: float) -> bool:

@@ -13,9 +13,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("up", help="run everything on this machine and stay in the foreground")
     commands.add_parser("migrate", help="bring the database at WAYBILL_DATABASE_URL to the newest revision")
     commands.add_parser("demo-provider", help="run the small OpenAI-compatible server of the demo", add_help=False)
+    commands.add_parser("doctor", help="prove the books: balances, holds, costs, usage, events", add_help=False)
+    commands.add_parser("reseal", help="seal every secret anew with the newest encryption key", add_help=False)
     asked, rest = parser.parse_known_args(argv)
     if asked.command == "demo-provider":
         return _demo_provider(rest)
+    if asked.command == "doctor":
+        return _doctor(rest)
+    if asked.command == "reseal":
+        return _reseal(rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _up() if asked.command == "up" else _migrate()
@@ -35,6 +41,18 @@ def _demo_provider(argv: Sequence[str]) -> int:
     from cli.demo_provider import main as serve
 
     return serve(argv) or 0
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from cli.doctor import main as examine
+
+    return examine(argv)
+
+
+def _reseal(argv: Sequence[str]) -> int:
+    from cli.reseal import main as reseal
+
+    return reseal(argv)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ with r as (
 )
 update attempts a set ended_at = app_now(), {", ".join(f"{name} = r.{name}" for name in RESULT)}
   from r join old using (call_id, number) where a.call_id = r.call_id and a.number = r.number
-returning a.call_id, a.number, a.provider_cost_nanousd - old.cost as more
+returning a.call_id, a.number, a.provider, a.provider_cost_nanousd - old.cost as more
 """
 
 ORPHANED = """
@@ -55,9 +55,24 @@ select a.call_id, a.number, a.alias, c.job_id, c.estimated_prompt_tokens, c.esti
 """
 
 OF_CALLS = f"""
-select call_id, number, alias, provider, litellm_model, started_at, ended_at, {", ".join(RESULT)}
+select call_id, number, alias, credential_id, provider, litellm_model, started_at, ended_at, {", ".join(RESULT)}
   from attempts where call_id = any(%s) order by call_id, number
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Booked:
+    """An attempt whose end was written: `more` nano-dollars than were booked before."""
+
+    call_id: UUID
+    number: int
+    provider: str | None
+    more: int
+
+    @property
+    def fence(self) -> tuple[UUID, int]:
+        """The call and the number under which the attempt held it."""
+        return self.call_id, self.number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +91,11 @@ class Orphan:
     cached_input_nanousd_per_mtok: int | None
 
 
-async def close(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[tuple[UUID, int, int]]:
-    """Record how attempts ended. Returns (call, number, nano-dollars more than were booked before) of those written.
-
-    A repeat of the same report changes nothing: the difference is 0.
-    """
+async def close(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Booked]:
+    """Record how attempts ended. Returns those written; a repeat of the same report changes nothing: `more` is 0."""
     if not rows:
         return []
-    found = await hot(tx, CLOSE, (orjson.dumps(rows).decode(),))
-    return [(row.call_id, row.number, row.more) for row in found]
+    return [Booked(**row._asdict()) for row in await hot(tx, CLOSE, (orjson.dumps(rows).decode(),))]
 
 
 async def orphaned(tx: Tx, *, grace_s: float, limit: int) -> list[Orphan]:

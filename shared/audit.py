@@ -1,13 +1,18 @@
 """The audit log: who did what with an admin's rights, written in the transaction of the deed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
+from sqlalchemy import ColumnElement, func, select
 
-from shared import ids
+from shared import ids, tables
 from shared.db import Tx, hot
+
+LOG = tables.audit_log
 
 RECORD = """
 insert into audit_log (id, user_id, action, resource_type, resource_id, details, ip_address)
@@ -23,6 +28,31 @@ class Actor:
     ip_address: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One deed."""
+
+    id: UUID
+    user_id: str
+    action: str
+    resource_type: str
+    resource_id: str | None
+    details: Mapping[str, Any]
+    ip_address: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which lines: those that match everything that is given. since is included, before is not."""
+
+    action: str | None = None
+    user_id: str | None = None
+    resource_type: str | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+
+
 async def record(
     tx: Tx,
     by: Actor | None,
@@ -35,3 +65,24 @@ async def record(
     if by is not None:
         text = orjson.dumps(details or {}, default=str).decode()
         await hot(tx, RECORD, (ids.new(), by.user_id, action, resource_type, resource_id, text, by.ip_address))
+
+
+async def page(tx: Tx, wanted: Filter, *, limit: int, offset: int) -> Sequence[Line]:
+    """The lines that match, newest first."""
+    newest = select(LOG).where(*_matching(wanted)).order_by(LOG.c.created_at.desc(), LOG.c.id.desc())
+    return [Line(**row._asdict()) for row in await tx.execute(newest.limit(limit).offset(offset))]
+
+
+async def count(tx: Tx, wanted: Filter) -> int:
+    """How many lines match."""
+    return int(await tx.scalar(select(func.count()).select_from(LOG).where(*_matching(wanted))) or 0)
+
+
+def _matching(wanted: Filter) -> list[ColumnElement[bool]]:
+    named = {"action": wanted.action, "user_id": wanted.user_id, "resource_type": wanted.resource_type}
+    found = [LOG.c[name] == value for name, value in named.items() if value is not None]
+    if wanted.since is not None:
+        found.append(LOG.c.created_at >= wanted.since)
+    if wanted.before is not None:
+        found.append(LOG.c.created_at < wanted.before)
+    return found

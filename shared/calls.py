@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
 
 COLUMNS = """
@@ -15,7 +16,8 @@ c.id, c.job_id, c.team_id, c.state, c.model, c.candidates, c.candidate, c.purpos
 c.attempt, c.priority, c.created_at, c.started_at, c.completed_at, c.deadline_at, c.finish_reason, c.prompt_tokens,
 c.completion_tokens, c.total_tokens, c.cached_tokens, c.reasoning_tokens, c.usage_source, c.client_cost_nanousd,
 c.provider_cost_nanousd, c.latency_ms, c.error_code, c.error_message, c.retry_after_s, c.maybe_billed, c.callback_url,
-c.position
+c.position, c.key_id, c.budget_ids, c.estimate_nanousd,
+c.estimated_prompt_tokens::bigint + c.estimated_output_tokens as estimated_tokens
 """
 
 GIVEN = {
@@ -31,6 +33,9 @@ GIVEN = {
     "call_metadata": "jsonb",
     "estimated_prompt_tokens": "int",
     "estimated_output_tokens": "int",
+    "estimate_nanousd": "bigint",
+    "key_id": "uuid",
+    "budget_ids": "uuid[]",
     "created_at": "timestamptz",
     "callback_url": "text",
     "callback_events": "text[]",
@@ -47,8 +52,9 @@ select {", ".join(f"r.{name}" for name in GIVEN)}, decode(r.callback_secret_hex,
 """
 
 STORE_REQUESTS = """
-insert into call_payloads (call_id, request)
-select id, request::json from unnest(%s::uuid[], %s::text[]) as r(id, request)
+insert into call_payloads (call_id, request, erase_at)
+select r.id, r.request::json, case when not (%s and t.store_payloads) then 'infinity'::timestamptz end
+  from unnest(%s::uuid[], %s::text[], %s::text[]) as r(id, request, team_id) join teams t on t.id = r.team_id
 """
 
 STORE_RESPONSES = """
@@ -57,11 +63,12 @@ update call_payloads p set response = r.response::json
 """
 
 # Claiming writes the attempt's row as well: no attempt runs that is not on record.
-CLAIM = """
+CLAIM = f"""
 with due as (
-    select id from calls
-     where id = any(%(ids)s) and state = 'pending' and run_at <= app_now() and deadline_at > app_now()
-     order by id for update
+    select c.id from calls c join teams t on t.id = c.team_id
+     where c.id = any(%(ids)s) and c.state = 'pending' and c.run_at <= app_now() and c.deadline_at > app_now()
+       and (t.max_parallel_calls is null or t.id = any(%(locked_teams)s))
+     order by c.id for update of c
 ), claimed as (
     update calls c
        set state = 'in_progress', attempt = c.attempt + 1, worker = %(worker)s,
@@ -69,21 +76,31 @@ with due as (
            started_at = coalesce(c.started_at, app_now())
       from due where c.id = due.id
     returning c.*
+), aimed as (
+    select c.id, a.provider, a.litellm_model, coalesce(a.api_base, chosen.api_base) as api_base, a.api_key_sealed,
+           chosen.id as credential_id, chosen.api_key_sealed as credential_key_sealed, a.input_nanousd_per_mtok,
+           a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok, coalesce(a.on_unknown, 'retry') as on_unknown
+      from claimed c
+      join teams t on t.id = c.team_id
+      left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
+      {CHOSEN}
 ), opened as (
-    insert into attempts (call_id, number, alias, provider, litellm_model, worker)
-    select c.id, c.attempt, c.candidates[c.candidate + 1], a.provider, a.litellm_model, %(worker)s
-      from claimed c left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
+    insert into attempts (call_id, number, alias, credential_id, provider, litellm_model, worker)
+    select c.id, c.attempt, c.candidates[c.candidate + 1], m.credential_id, m.provider, m.litellm_model, %(worker)s
+      from claimed c join aimed m on m.id = c.id
 )
 select c.id, c.job_id, c.team_id, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures,
        c.estimated_prompt_tokens, c.estimated_output_tokens, c.created_at,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
-       p.request, t.cost_markup_percentage as markup_percentage, t.tpm_limit, c.candidates[c.candidate + 1] as alias,
-       a.litellm_model, a.provider, a.api_base, a.api_key_sealed, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok,
-       a.cached_input_nanousd_per_mtok, coalesce(a.on_unknown, 'retry') as on_unknown
+       p.request, t.cost_markup_percentage as markup_percentage, c.candidates[c.candidate + 1] as alias,
+       t.tpm_limit, t.max_parallel_calls, c.key_id,
+       (select k.tpm_limit from virtual_keys k where k.id = c.key_id) as key_tpm_limit,
+       m.litellm_model, m.provider, m.api_base, m.api_key_sealed, m.credential_id, m.credential_key_sealed,
+       m.input_nanousd_per_mtok, m.output_nanousd_per_mtok, m.cached_input_nanousd_per_mtok, m.on_unknown
   from claimed c
+  join aimed m on m.id = c.id
   join call_payloads p on p.call_id = c.id
   join teams t on t.id = c.team_id
-  left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
 """
 
 RENEW = """
@@ -135,14 +152,16 @@ returning {COLUMNS}, null::text as response
 """
 
 ADD_PROVIDER_COST = """
-with late as (
-    select c.id, r.cost, r.maybe_billed
-      from calls c join unnest(%s::uuid[], %s::bigint[], %s::boolean[]) as r(id, cost, maybe_billed) on c.id = r.id
-     order by c.id for no key update of c
+with booked as (
+    select id, sum(cost)::bigint as cost, bool_or(maybe_billed) as maybe_billed
+      from unnest(%s::uuid[], %s::bigint[], %s::boolean[]) as r(id, cost, maybe_billed) group by id
+), late as (
+    select c.id, r.cost, r.maybe_billed from calls c join booked r on c.id = r.id order by c.id for no key update of c
 )
 update calls c
    set provider_cost_nanousd = c.provider_cost_nanousd + late.cost, maybe_billed = c.maybe_billed or late.maybe_billed
   from late where c.id = late.id
+returning c.id, c.job_id, c.model, c.key_id
 """
 
 END_UNFINISHED = f"""
@@ -153,11 +172,13 @@ with open as (
 update calls c set state = %(state)s, completed_at = app_now(), error_code = %(code)s, error_message = %(message)s,
        maybe_billed = c.maybe_billed or c.state = 'in_progress'
   from open where c.id = open.id
-returning {COLUMNS}, null::text as response
+returning {COLUMNS}, null::text as response,
+       (select a.provider from attempts a where a.call_id = c.id and a.number = c.attempt) as provider
 """
 
 GET = f"""
-select {COLUMNS}, p.response::text as response from calls c left join call_payloads p on p.call_id = c.id
+select {COLUMNS}, p.response::text as response, p.call_id is null as payload_expired
+  from calls c left join call_payloads p on p.call_id = c.id
  where c.job_id = %s and c.id = %s
 """
 
@@ -181,7 +202,10 @@ ANY_UNFINISHED = "select id from calls where job_id = %s and state in ('pending'
 
 @dataclass(frozen=True, kw_only=True)
 class NewCall:
-    """A call to be accepted. `request` is the JSON text of what goes to the provider."""
+    """A call to be accepted. `request` is the JSON text of what goes to the provider.
+
+    estimate_nanousd: what it may cost its team at most; budget_ids: the budgets that are to hold that.
+    """
 
     id: UUID
     job_id: UUID
@@ -198,14 +222,35 @@ class NewCall:
     call_metadata: dict[str, Any] | None = None
     estimated_prompt_tokens: int = 0
     estimated_output_tokens: int = 0
+    estimate_nanousd: int = 0
+    key_id: UUID | None = None
+    budget_ids: list[UUID] | None = None
     callback_url: str | None = None
     callback_events: list[str] = field(default_factory=list)
     callback_secret_sealed: bytes | None = None
 
+    @property
+    def estimated_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.estimated_prompt_tokens + self.estimated_output_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """A call on which a cost was booked late: whose usage that is."""
+
+    id: UUID
+    job_id: UUID
+    model: str
+    key_id: UUID | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claimed:
-    """A call this worker holds under a lease, with all it takes to ask the provider. `number` is the fence."""
+    """A call this worker holds under a lease, with all it takes to ask the provider. `number` is the fence.
+
+    api_key_sealed: the alias's own key; credential_key_sealed: that of the credential chosen where it has none.
+    """
 
     id: UUID
     job_id: UUID
@@ -230,7 +275,12 @@ class Claimed:
     output_nanousd_per_mtok: int | None
     cached_input_nanousd_per_mtok: int | None
     on_unknown: str
+    credential_id: UUID | None = None
+    credential_key_sealed: bytes | None = None
     tpm_limit: int | None = None
+    max_parallel_calls: int | None = None
+    key_id: UUID | None = None
+    key_tpm_limit: int | None = None
 
     @property
     def fence(self) -> tuple[UUID, int]:
@@ -240,7 +290,10 @@ class Claimed:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A call as it is read. `response` is the stored answer's JSON text, where it was asked for."""
+    """A call as it is read. `response` is the stored answer's JSON text, where it was asked for.
+
+    provider: of its last attempt, where it was ended from outside.
+    """
 
     id: UUID
     job_id: UUID
@@ -274,7 +327,13 @@ class Call:
     maybe_billed: bool
     callback_url: str | None
     position: int
+    key_id: UUID | None
+    budget_ids: list[UUID] | None
+    estimate_nanousd: int
+    estimated_tokens: int
     response: str | None
+    provider: str | None = None
+    payload_expired: bool = False
 
     @property
     def alias(self) -> str:
@@ -282,18 +341,29 @@ class Call:
         return self.candidates[min(self.candidate, len(self.candidates) - 1)]
 
 
-async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID]) -> None:
-    """Insert calls and their requests. Those in `rung` are about to be rung; the dispatcher picks up the others."""
+async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID], store_payloads: bool = True) -> None:
+    """Insert calls and their requests, which are erased soon after the end unless they are to be stored.
+
+    Those in `rung` are about to be rung; the dispatcher picks up the others.
+    """
     if not new:
         return
     rows = [{**{name: getattr(call, name) for name in GIVEN}, **_more(call, call.id in rung)} for call in new]
     await hot(tx, CREATE, (orjson.dumps(rows).decode(),))
-    await hot(tx, STORE_REQUESTS, ([call.id for call in new], [call.request for call in new]))
+    columns = ([call.id for call in new], [call.request for call in new], [call.team_id for call in new])
+    await hot(tx, STORE_REQUESTS, (store_payloads, *columns))
 
 
-async def claim(tx: Tx, call_ids: Iterable[UUID], *, lease_s: float, worker: str) -> list[Claimed]:
-    """Move due pending calls to in_progress under a lease; those not returned are not ours to run."""
-    rows = await hot(tx, CLAIM, {"ids": list(set(call_ids)), "lease_s": lease_s, "worker": worker})
+async def claim(
+    tx: Tx, call_ids: Iterable[UUID], *, lease_s: float, worker: str, locked_teams: Iterable[str] = ()
+) -> list[Claimed]:
+    """Move due pending calls to in_progress under a lease; those not returned are not ours to run.
+
+    locked_teams: teams with `max_parallel_calls` whose rows this transaction locked to count what runs; calls of
+        other teams with that limit are left alone.
+    """
+    given = {"ids": list(set(call_ids)), "locked_teams": list(locked_teams), "lease_s": lease_s, "worker": worker}
+    rows = await hot(tx, CLAIM, given)
     return [Claimed(**row._asdict()) for row in rows]
 
 
@@ -308,11 +378,12 @@ async def store_responses(tx: Tx, responses: Sequence[tuple[UUID, str]]) -> None
         await hot(tx, STORE_RESPONSES, ([id_ for id_, _ in responses], [text for _, text in responses]))
 
 
-async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int, bool]]) -> None:
+async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int, bool]]) -> list[Late]:
     """Book (call, nano-dollars, maybe_billed) of late or corrected attempts on their calls, whatever their state."""
-    if costs:
-        columns = ([id_ for id_, _, _ in costs], [cost for _, cost, _ in costs], [billed for _, _, billed in costs])
-        await hot(tx, ADD_PROVIDER_COST, columns)
+    if not costs:
+        return []
+    columns = ([id_ for id_, _, _ in costs], [cost for _, cost, _ in costs], [billed for _, _, billed in costs])
+    return [Late(**row._asdict()) for row in await hot(tx, ADD_PROVIDER_COST, columns)]
 
 
 async def end_unfinished(

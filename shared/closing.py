@@ -1,23 +1,26 @@
-"""Ending calls and jobs: result, cost, counters, credits and events in the caller's one transaction.
+"""Ending calls and jobs: result, cost, counters, credits, usage and events in the caller's one transaction.
 
-Locks are taken in the same order everywhere: jobs (by id), calls (by id), accounts (by team).
+Locks are taken in the same order everywhere: jobs (by id), calls (by id), budgets (by id), accounts (by team), and at
+the very end the lines of usage (by their keys).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared import attempts, calls, events, facts, jobs, ledger, webhooks
-from shared.calls import Call
+from shared import attempts, calls, events, facts, jobs, rollup, settling, webhooks
+from shared.attempts import Booked
+from shared.calls import Call, Late
 from shared.db import Tx
 from shared.events import Event
 from shared.failures import message
 from shared.jobs import Job
 from shared.messages import Deliver, Ended, Message, Stop
 from shared.prices import Price
-from shared.states import CallState, JobStatus, Outcome
+from shared.states import FINAL, CallState, JobStatus, Outcome
+from shared.usage_lines import UsageLines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,30 +102,48 @@ async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) ->
     ours = [report for report in reports if report.fence in mine]
     await calls.store_responses(tx, [(r.call_id, r.response) for r in ours if r.response is not None])
     booked = await attempts.close(tx, [_attempt_row(r) for r in reports if r.fence in mine or not r.swept])
-    await _book_late(tx, reports, [line for line in booked if line[:2] not in mine])
-    job_of = {report.call_id: report.job_id for report in reports}
-    for call_id, _, more in booked:
-        locked[job_of[call_id]].provider_cost_nanousd += more
-    aftermath = await end_calls(tx, locked, closed, now=now)
+    usage = UsageLines()
+    await _book_late(tx, locked, reports, [line for line in booked if line.fence not in mine], usage)
+    tried = _tried(closed, booked)
+    for line in booked:
+        if line.fence in mine:
+            _book(locked[tried[line.call_id].job_id], tried[line.call_id], line, usage)
+    aftermath = await end_calls(tx, locked, list(tried.values()), now=now, usage=usage)
     aftermath.mine = mine
     return aftermath
 
 
+def _tried(closed: Sequence[Call], booked: Sequence[Booked]) -> dict[UUID, Call]:
+    """The closed calls, each with the provider of the attempt that closed it."""
+    providers = {line.fence: line.provider for line in booked}
+    return {call.id: replace(call, provider=providers.get((call.id, call.attempt))) for call in closed}
+
+
 async def book_abandoned(tx: Tx, reports: Sequence[Report]) -> None:
-    """Close attempts whose call went on without them; what they may have cost is booked on call and job."""
+    """Close attempts whose call went on without them; what they may have cost is booked on call, job and usage."""
     locked = await jobs.lock(tx, (report.job_id for report in reports))
     booked = await attempts.close(tx, [_attempt_row(report) for report in reports])
-    await _book_late(tx, reports, booked)
-    job_of = {report.call_id: report.job_id for report in reports}
-    for call_id, _, more in booked:
-        locked[job_of[call_id]].provider_cost_nanousd += more
+    usage = UsageLines()
+    await _book_late(tx, locked, reports, booked, usage)
     await jobs.save(tx, locked.values())
+    await rollup.add(tx, usage)
 
 
-async def _book_late(tx: Tx, reports: Sequence[Report], booked: Sequence[tuple[UUID, int, int]]) -> None:
-    """What attempts that no longer hold their call may have cost stands on the call all the same."""
+async def _book_late(
+    tx: Tx, locked: Mapping[UUID, Job], reports: Sequence[Report], late: Sequence[Booked], usage: UsageLines
+) -> None:
+    """What attempts that no longer hold their call may have cost stands on call, job and usage all the same."""
     billed = {report.fence: report.maybe_billed for report in reports}
-    await calls.add_provider_cost(tx, [(id_, more, billed[id_, number]) for id_, number, more in booked])
+    costs = [(line.call_id, line.more, billed[line.fence]) for line in late]
+    of = {call.id: call for call in await calls.add_provider_cost(tx, costs)}
+    for line in late:
+        call = of[line.call_id]
+        _book(locked[call.job_id], call, line, usage)
+
+
+def _book(job: Job, call: Call | Late, line: Booked, usage: UsageLines) -> None:
+    job.provider_cost_nanousd += line.more
+    usage.book(job, call.model, call.key_id, line.provider, line.more)
 
 
 async def cancel_calls(
@@ -141,40 +162,40 @@ async def end_calls(
     *,
     now: datetime,
     finishing: Mapping[UUID, tuple[JobStatus, str | None, str | None]] | None = None,
+    usage: UsageLines | None = None,
 ) -> Aftermath:
     """Count calls that ended into their locked jobs, finish the jobs this ends, record the events, fan them out.
 
-    finishing: jobs to finish whatever their calls did: (status, failure_reason, error_message).
+    finishing: jobs to finish whatever their calls did: (status, failure_reason, error_message). usage: what the
+    caller booked already. The last statement adds to lines that many transactions share: nothing should come after it.
     """
     recorded: list[Event] = []
-    final = [call for call in changed if call.state in ("completed", "failed", "cancelled")]
-    for call in sorted(final, key=lambda c: c.id):
+    usage = UsageLines() if usage is None else usage
+    final = sorted((call for call in changed if call.state in FINAL), key=lambda call: call.id)
+    for call in final:
         job = locked[call.job_id]
         _count(job, call)
+        usage.count_call(job, call)
         recorded.append(facts.call_ended(job, call, now))
     ends = {**_auto_completed(locked, final), **(finishing or {})}
     for job_id, (status, reason, error) in ends.items():
         job = locked[job_id]
         job.status, job.failure_reason, job.error_message, job.completed_at = status, reason, error, now
-    await _settle(tx, [locked[job_id] for job_id in ends])
-    recorded.extend(facts.job_ended(locked[job_id], now) for job_id in ends)
+    warnings = await settling.settle(tx, locked, final, [locked[job_id] for job_id in ends], now=now)
+    for job_id in ends:
+        usage.count_job(locked[job_id])
+        recorded.append(facts.job_ended(locked[job_id], now))
+    recorded.extend(warnings)
     await jobs.save(tx, locked.values())
     await events.record(tx, recorded)
-    return Aftermath(
-        ended=[*(call.id for call in final), *ends],
-        deliveries=await webhooks.fan_out(tx, [event.id for event in recorded]),
-    )
-
-
-def charge_of(job: Job) -> int:
-    """Credits a job that just became final is charged (`job_based`): one when completed with a call and none failed."""
-    if job.status != JobStatus.COMPLETED or not job.credits_held:
-        return 0
-    good = job.calls_total >= 1 if job.charge_failed_calls else job.calls_completed >= 1 and job.calls_failed == 0
-    return job.credits_held if good else 0
+    deliveries = await webhooks.fan_out(tx, [event.id for event in recorded])
+    await rollup.add(tx, usage)
+    return Aftermath(ended=[*(call.id for call in final), *ends], deliveries=deliveries)
 
 
 def _count(job: Job, call: Call) -> None:
+    job.estimate_nanousd -= call.estimate_nanousd
+    job.estimate_tokens -= call.estimated_tokens
     if call.state == CallState.COMPLETED:
         job.calls_completed += 1
         job.total_tokens += call.total_tokens or 0
@@ -200,22 +221,6 @@ def _auto_completed(
             failed = (JobStatus.FAILED, "all_calls_failed", None)
             ends[job.id] = (JobStatus.COMPLETED, None, None) if job.calls_completed else failed
     return ends
-
-
-async def _settle(tx: Tx, ended: Sequence[Job]) -> None:
-    charges = {job.id: charge_of(job) for job in ended}
-    remaining = await ledger.settle(
-        tx,
-        [
-            ledger.Settlement(
-                job_id=job.id, team_id=job.team_id, charge=charges[job.id], reason=f"Job {job.job_type} completed"
-            )
-            for job in ended
-        ],
-    )
-    for job in ended:
-        job.credits_charged, job.credits_held = charges[job.id], 0
-        job.credits_remaining = remaining.get(job.id)
 
 
 def _call_row(report: Report) -> dict[str, Any]:

@@ -38,6 +38,11 @@ class Sealer:
             FORMAT + self._newest + nonce + self._ring[self._newest].encrypt(nonce, secret.encode(), purpose.encode())
         )
 
+    @property
+    def newest(self) -> bytes:
+        """How everything begins that is sealed with the newest key."""
+        return FORMAT + self._newest
+
     def open(self, sealed: bytes, *, purpose: str) -> str:
         """The secret again. Raises CannotOpen."""
         body = bytes(sealed)

@@ -36,24 +36,29 @@ async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | No
 
     check: sees the locked job before each step; it raises to refuse, and returns False to leave the job as it is.
     """
+    first = True
     while True:
         async with rt.db.transaction() as tx:
             locked = await jobs.lock(tx, [job_id])
             if not check(locked.get(job_id)):
                 return
             job = locked[job_id]
+            # Before anything ends: what is refused leaves all of it as it was.
+            merged = intake.merged_metadata(job.metadata, end.metadata or {})
+            if first:
+                await audit.record(tx, end.by, f"{end.status}_job", "job", str(job_id))
             ended = await closing.cancel_calls(tx, locked, code=end.code, limit=STEP)
             last = len(ended) == job.unfinished
-            if last and end.metadata:
-                job.metadata = intake.merged_metadata(job.metadata, end.metadata)
             if last:
-                await _put_on_record(tx, job_id, end)
+                job.metadata = merged
+                await _claim(tx, end)
             finishing = {job_id: (end.status, end.reason, end.error)} if last else {}
             aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
         aftermath.stopped.extend(call.id for call in ended)
         ring(rt, aftermath)
         if last:
             return
+        first = False
 
 
 def ring(rt: Runtime, aftermath: Aftermath) -> None:
@@ -62,8 +67,7 @@ def ring(rt: Runtime, aftermath: Aftermath) -> None:
         rt.ring(message)
 
 
-async def _put_on_record(tx: Tx, job_id: UUID, end: End) -> None:
-    """The key of the request that ended it, and the admin, if it was one."""
+async def _claim(tx: Tx, end: End) -> None:
+    """The idempotency key of the request that ends the job."""
     if end.claim is not None and not await idempotency.claim(tx, [end.claim]):
         raise idempotency.Repeated
-    await audit.record(tx, end.by, f"{end.status}_job", "job", str(job_id))

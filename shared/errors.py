@@ -43,6 +43,15 @@ class InsufficientCredits(Forbidden):
         super().__init__("Insufficient credits")
 
 
+class BudgetExceeded(Forbidden):
+    """The budget in USD of a key or of a team has no room for what these calls may cost."""
+
+    code = "budget_exceeded"
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f"Budget exceeded for this {owner}")
+
+
 class NotFound(WaybillError):
     """Unknown or malformed id, or unknown path."""
 

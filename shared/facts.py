@@ -1,6 +1,7 @@
 """What an event says of a job or a call: the `data` of each type, one schema per type, no prompt and no answer."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from shared import clock, ids, money
@@ -8,6 +9,7 @@ from shared.calls import Call
 from shared.events import Event
 from shared.failures import FAILURES
 from shared.jobs import Job
+from shared.ledger import Account
 
 
 def job_created(job: Job, at: datetime) -> Event:
@@ -73,6 +75,29 @@ def call_ended(job: Job, call: Call, at: datetime) -> Event:
         job_id=job.id,
         subject_id=call.id,
         sequence=job.next_sequence(),
+        at=at,
+        data=data,
+    )
+
+
+def credits_low(account: Account, threshold: Decimal, at: datetime) -> Event:
+    """What a team uses and holds reached a threshold of what it was given."""
+    data = {
+        "id": account.team_id,
+        "threshold_percent": int(threshold) if threshold == int(threshold) else float(threshold),
+        "credits_allocated": account.allocated,
+        "credits_used": account.used,
+        "credits_held": account.held,
+        "credits_available": account.available,
+        "percentage_used": round(100 * account.used / account.allocated, 2),
+    }
+    return Event(
+        id=ids.new(),
+        type="credits.low",
+        team_id=account.team_id,
+        job_id=None,
+        subject_id=None,
+        sequence=None,
         at=at,
         data=data,
     )

@@ -8,6 +8,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COMMIT_TIMEOUT_S = 20.0
+ALONE_AT_ONCE = 4
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -59,7 +60,17 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as error:  # noqa: BLE001 - it belongs to the waiters
             if len(items) == 1 or not self._alone(error):
                 return [error] * len(items)
-        return [result for item in items for result in await self._committed([item])]
+        return await self._each(items)
+
+    async def _each(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
+        """Each on its own, a few at once: one that waits for a lock does not keep all the others waiting."""
+        room = asyncio.Semaphore(ALONE_AT_ONCE)
+
+        async def alone(item: Item) -> Result | Exception:
+            async with room:
+                return (await self._committed([item]))[0]
+
+        return await asyncio.gather(*map(alone, items))
 
 
 def _release(future: "asyncio.Future[Result]", result: "Result | Exception") -> None:

@@ -29,7 +29,8 @@ returning scope
 """
 
 ANSWER = """
-update idempotency_keys set status = %s, answer_sealed = %s where scope = %s and request = %s and answer_sealed is null
+update idempotency_keys set status = %s, answer_sealed = %s
+ where scope = %s and request = %s and answer_sealed is null and call_id is not distinct from %s
 returning scope
 """
 
@@ -97,8 +98,12 @@ async def claim(tx: Tx, wanted: Sequence[Claim]) -> set[bytes]:
 
 
 async def answer(tx: Tx, wanted: Claim) -> None:
-    """Keep the answer of a key: on its row, or on a new one where the effect left none (it was there already)."""
-    if not await hot(tx, ANSWER, (wanted.status, wanted.answer_sealed, wanted.scope, wanted.request)):
+    """Keep the answer of a key: on its row, or on a new one where the effect left none (it was there already).
+
+    A call whose key was freed meanwhile leaves no answer: the key may be another call's by now.
+    """
+    params = (wanted.status, wanted.answer_sealed, wanted.scope, wanted.request, wanted.call_id)
+    if not await hot(tx, ANSWER, params) and wanted.call_id is None:
         await claim(tx, [wanted])
 
 

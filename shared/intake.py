@@ -1,4 +1,9 @@
-"""Accepting work: holds, jobs, calls and events of a group in one transaction; the bells ring after it."""
+"""Accepting work: holds, jobs, calls and events of a group in one transaction; the bells ring after it.
+
+Locks are taken in the same order everywhere: idempotency keys, jobs, teams, keys, budgets (by id), accounts (by team).
+On the locked rows a group is decided in memory, one submission after the other; the statements that follow write the
+outcome.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,36 +13,41 @@ from uuid import UUID
 
 import orjson
 
-from shared import calls, clock, events, facts, idempotency, jobs, ledger, waiting_calls, webhooks
+from shared import calls, charging, clock, events, facts, gates, idempotency, jobs, team_queue, webhooks
 from shared.calls import NewCall
+from shared.charging import JOB_BASED, Terms
 from shared.db import Tx
-from shared.errors import Conflict, Forbidden, InsufficientCredits, Invalid, NotFound, WaybillError
+from shared.errors import Conflict, Forbidden, Invalid, NotFound, WaybillError
 from shared.events import Event
+from shared.gates import Gates
 from shared.idempotency import Claim, Repeated
 from shared.jobs import Job
 from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime
 from shared.states import JobStatus
-
-RUNG_DIRECTLY = 64
-"""A team's first unfinished calls are rung at once; the rest wait for the dispatcher: no team fills the queue."""
+from shared.team_queue import Depths, Queues
 
 MAX_METADATA_BYTES = 10_240
-JOB_BASED_HOLD = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A new job, or calls for a job, or both. Accepted whole or refused whole."""
+    """A new job, or calls for a job, or both. Accepted whole or refused whole.
+
+    terms: the team's, for a job whose first calls these are. limited_key: the key that brings the calls, where it has a
+    limit of unfinished calls.
+    """
 
     job_id: UUID
     team_id: str
     new_job: Job | None = None
     deadline_s: float | None = None
     calls: Sequence[NewCall] = ()
-    budget_mode: str = "job_based"
-    charge_failed_calls: bool = False
+    terms: Terms = JOB_BASED
+    limited_key: UUID | None = None
     claim: Claim | None = None
+    max_parallel_calls: int | None = None
+    max_queued_calls: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,40 +63,33 @@ class _Writing:
     """What one group writes."""
 
     recorded: list[Event] = field(default_factory=list)
-    new_jobs: list[tuple[Job, float | None]] = field(default_factory=list)
-    changed: dict[UUID, Job] = field(default_factory=dict)
-    new_calls: list[NewCall] = field(default_factory=list)
+    deadlines_s: dict[UUID, float | None] = field(default_factory=dict)
+    jobs: dict[UUID, Job] = field(default_factory=dict)
+    calls: list[NewCall] = field(default_factory=list)
 
 
-async def accept(rt: Runtime, group: Sequence[Submission]) -> list[Accepted | Exception]:
+async def accept(rt: Runtime, group: Sequence[Submission], depths: Depths | None = None) -> list[Accepted | Exception]:
     """Accept a group of submissions; one that is refused leaves nothing behind and refuses no other.
 
-    Refusals: Repeated (idempotency key), NotFound, Forbidden, Conflict (job), Invalid (metadata), InsufficientCredits.
+    Refusals: Repeated (idempotency key), NotFound, Forbidden, Conflict (job), Invalid (metadata), TooManyRequests
+    (queue of the team, parallel requests of the key), BudgetExceeded, InsufficientCredits.
     """
     now = clock.now()
     async with rt.db.transaction() as tx:
         refused = await _repeated(tx, group)
         known = await jobs.lock(tx, [s.job_id for s in group if s.new_job is None])
-        refused |= {
-            n: error
-            for n, s in enumerate(group)
-            if n not in refused and (error := _refusal(s, known.get(s.job_id))) is not None
-        }
-        wanted = _holds([s for n, s in enumerate(group) if n not in refused], known)
-        granted = await ledger.hold(tx, wanted)
-        without = {hold.job_id for hold in wanted} - granted
-        refused |= {n: InsufficientCredits() for n, s in enumerate(group) if n not in refused and s.job_id in without}
-        await idempotency.forget(tx, _given_up(group, refused))
+        left = [s for n, s in enumerate(group) if n not in refused]
+        queues = await team_queue.look(tx, left, depths or Depths())
+        passing = await _gates(tx, left, known)
         writing = _Writing()
-        results: list[Accepted | Exception] = [
-            refused[n] if n in refused else _take(s, known, writing, held=s.job_id in granted, now=now)
+        results = [
+            refused[n] if n in refused else _decided(s, known, queues, passing, writing, now)
             for n, s in enumerate(group)
         ]
-        await jobs.create(tx, writing.new_jobs)
-        await jobs.save(tx, writing.changed.values())
-        rung = await _rung_directly(tx, writing.new_calls)
-        await calls.create(tx, writing.new_calls, rung=set(rung))
-        await events.record(tx, writing.recorded)
+        await idempotency.forget(tx, _given_up(group, results))
+        writing.recorded.extend(await passing.write(tx, writing.jobs, now=now))
+        rung = queues.rung(writing.calls)
+        await _write(tx, writing, rung=rung, store_payloads=rt.settings.store_payloads)
         deliveries = await webhooks.fan_out(tx, [event.id for event in writing.recorded])
     rt.ring(RunCalls(ids=tuple(rung)))
     rt.ring(Deliver(ids=tuple(deliveries)))
@@ -106,20 +109,37 @@ async def _repeated(tx: Tx, group: Sequence[Submission]) -> dict[int, Exception]
     return refused
 
 
-def _given_up(group: Sequence[Submission], refused: Mapping[int, Exception]) -> list[bytes]:
+def _given_up(group: Sequence[Submission], results: Sequence[Accepted | Exception]) -> list[bytes]:
     return [
         s.claim.scope
-        for n, s in enumerate(group)
-        if s.claim is not None and n in refused and not isinstance(refused[n], Repeated)
+        for s, result in zip(group, results, strict=True)
+        if s.claim is not None and isinstance(result, Exception) and not isinstance(result, Repeated)
     ]
 
 
-def merged_metadata(old: dict[str, Any], new: dict[str, Any], *, field: str = "metadata") -> dict[str, Any]:
-    """A shallow merge. Raises Invalid at this body field when the result is over 10,240 bytes of compact JSON."""
+async def _gates(tx: Tx, group: Sequence[Submission], known: Mapping[UUID, Job]) -> Gates:
+    """Lock only what can refuse: keys with a limit, budgets that apply, accounts of jobs that may need a hold."""
+    return await gates.lock(
+        tx,
+        limited_keys=[s.limited_key for s in group if s.limited_key is not None and s.calls],
+        budget_ids=[id_ for s in group for call in s.calls for id_ in call.budget_ids or ()],
+        team_ids=[s.team_id for s in group if s.calls and _may_hold(known.get(s.job_id))],
+    )
+
+
+def _may_hold(job: Job | None) -> bool:
+    """Whether more calls may need credits; a job_based job sets them aside with its first calls only."""
+    return job is None or job.budget_mode != "job_based" or not job.credits_held
+
+
+def merged_metadata(
+    old: dict[str, Any], new: dict[str, Any], *, loc: Sequence[str | int] = ("body", "metadata")
+) -> dict[str, Any]:
+    """A shallow merge. Raises Invalid at this place when the result is over 10,240 bytes of compact JSON."""
     merged = {**old, **new}
     if len(orjson.dumps(merged)) > MAX_METADATA_BYTES:
         raise Invalid.at(
-            ["body", field],
+            loc,
             f"metadata exceeds {MAX_METADATA_BYTES} bytes",
             "value_error.metadata_too_large",
         )
@@ -137,55 +157,41 @@ def check_open(job: Job | None, team_id: str) -> Job:
     return job
 
 
-def _refusal(submission: Submission, job: Job | None) -> WaybillError | None:
+def _decided(
+    s: Submission, known: dict[UUID, Job], queues: Queues, passing: Gates, writing: _Writing, now: datetime
+) -> Accepted | WaybillError:
     try:
-        metadata = (submission.new_job or check_open(job, submission.team_id)).metadata
-        for call in submission.calls:
-            metadata = merged_metadata(metadata, call.call_metadata or {}, field="call_metadata")
+        # A copy: a refusal leaves the job as it was, and a group that fails is tried again one by one.
+        job = replace(s.new_job or check_open(known.get(s.job_id), s.team_id))
+        for call in s.calls:
+            place = ("body",) if s.new_job is None else ("body", "calls", call.position)
+            job.metadata = merged_metadata(job.metadata, call.call_metadata or {}, loc=(*place, "call_metadata"))
+        starts = bool(s.calls) and job.started_at is None
+        if starts:
+            charging.agree(job, s.terms)
+        job.calls_total += len(s.calls)
+        job.estimate_nanousd += sum(call.estimate_nanousd for call in s.calls)
+        job.estimate_tokens += sum(call.estimated_tokens for call in s.calls)
+        queues.check(s.team_id, len(s.calls))
+        passing.take(job, s.calls)
+        queues.add(s.team_id, len(s.calls))
     except WaybillError as error:
         return error
-    return None
-
-
-def _holds(group: Sequence[Submission], known: dict[UUID, Job]) -> list[ledger.Hold]:
-    """One credit for every job whose first call this is."""
-    wanted = {
-        s.job_id: ledger.Hold(job_id=s.job_id, team_id=s.team_id, credits=JOB_BASED_HOLD)
-        for s in group
-        if s.calls and (s.new_job is not None or known[s.job_id].calls_total == 0)
-    }
-    return list(wanted.values())
-
-
-def _take(s: Submission, known: dict[UUID, Job], writing: _Writing, *, held: bool, now: datetime) -> Accepted:
     if s.new_job is not None:
-        # A copy: a group that fails is tried again one by one, from what was submitted.
-        job = known[s.job_id] = replace(s.new_job)
-        writing.new_jobs.append((job, s.deadline_s))
-        job.calls_total = len(s.calls)
+        writing.deadlines_s[job.id] = s.deadline_s
         writing.recorded.append(facts.job_created(job, now))
-    else:
-        job = known[s.job_id]
-        writing.changed[job.id] = job
-        job.calls_total += len(s.calls)
-    for call in s.calls:
-        job.metadata = merged_metadata(job.metadata, call.call_metadata or {})
-    if s.calls and job.started_at is None:
+    if starts:
         job.status, job.started_at = JobStatus.IN_PROGRESS, now
-        job.budget_mode, job.charge_failed_calls = s.budget_mode, s.charge_failed_calls
-        job.credits_held = JOB_BASED_HOLD if held else 0
         writing.recorded.append(facts.job_started(job, now))
-    writing.new_calls.extend(s.calls)
+    known[job.id] = writing.jobs[job.id] = job
+    writing.calls.extend(s.calls)
     return Accepted(job=job, calls=s.calls)
 
 
-async def _rung_directly(tx: Tx, new: Sequence[NewCall]) -> list[UUID]:
-    if not new:
-        return []
-    counts = await waiting_calls.unfinished_of_teams(tx, {call.team_id for call in new}, most=RUNG_DIRECTLY)
-    rung = []
-    for call in new:
-        if counts[call.team_id] < RUNG_DIRECTLY:
-            rung.append(call.id)
-        counts[call.team_id] += 1
-    return rung
+async def _write(tx: Tx, writing: _Writing, *, rung: Sequence[UUID], store_payloads: bool) -> None:
+    """Write jobs, calls and events. rung: the calls that are rung after the commit."""
+    made = [(job, writing.deadlines_s[id_]) for id_, job in writing.jobs.items() if id_ in writing.deadlines_s]
+    await jobs.create(tx, made)
+    await jobs.save(tx, [job for id_, job in writing.jobs.items() if id_ not in writing.deadlines_s])
+    await calls.create(tx, writing.calls, rung=set(rung), store_payloads=store_payloads)
+    await events.record(tx, writing.recorded)

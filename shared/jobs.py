@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from shared.states import FINAL, JobStatus
 COLUMNS = """
 j.id, j.team_id, j.organization_id, j.user_id, j.job_type, j.external_task_id, j.status, j.metadata, j.auto_complete,
 j.priority, j.calls_total, j.calls_completed, j.calls_failed, j.calls_cancelled, j.total_tokens, j.client_cost_nanousd,
-j.provider_cost_nanousd, j.latency_sum_ms, j.budget_mode, j.charge_failed_calls, j.credits_held, j.credits_charged,
+j.provider_cost_nanousd, j.latency_sum_ms, j.budget_mode, j.charge_failed_calls, j.credits_per_dollar,
+j.tokens_per_credit, j.estimate_nanousd, j.estimate_tokens, j.credits_held, j.credits_charged, j.credits_lost,
 j.credits_remaining, j.failure_reason, j.error_message, j.callback_url, j.callback_events, j.callback_secret_sealed,
 j.event_sequence, j.deadline_at, j.created_at, j.started_at, j.completed_at, j.updated_at
 """
@@ -42,8 +44,13 @@ MUTABLE = {
     "latency_sum_ms": "bigint",
     "budget_mode": "text",
     "charge_failed_calls": "boolean",
+    "credits_per_dollar": "numeric",
+    "tokens_per_credit": "bigint",
+    "estimate_nanousd": "bigint",
+    "estimate_tokens": "bigint",
     "credits_held": "bigint",
     "credits_charged": "bigint",
+    "credits_lost": "bigint",
     "credits_remaining": "bigint",
     "failure_reason": "text",
     "error_message": "text",
@@ -96,7 +103,10 @@ select j.id, j.updated_at from jobs j
 
 @dataclass(kw_only=True)
 class Job:
-    """A job's row. Changed only while it is locked, then saved."""
+    """A job's row. Changed only while it is locked, then saved.
+
+    estimate_nanousd, estimate_tokens: what its unfinished calls may come to; credits_lost: owed, but the team had none.
+    """
 
     id: UUID
     team_id: str
@@ -118,8 +128,13 @@ class Job:
     latency_sum_ms: int = 0
     budget_mode: str | None = None
     charge_failed_calls: bool = False
+    credits_per_dollar: Decimal | None = None
+    tokens_per_credit: int | None = None
+    estimate_nanousd: int = 0
+    estimate_tokens: int = 0
     credits_held: int = 0
     credits_charged: int = 0
+    credits_lost: int = 0
     credits_remaining: int | None = None
     failure_reason: str | None = None
     error_message: str | None = None
@@ -161,7 +176,7 @@ async def create(tx: Tx, new: Sequence[tuple[Job, float | None]]) -> None:
     """Insert jobs; the second of each pair is the deadline in seconds from now, or None."""
     if new:
         rows = [{**_row(job, [*GIVEN, *MUTABLE]), **_secret(job), "deadline_s": deadline_s} for job, deadline_s in new]
-        await hot(tx, CREATE, (orjson.dumps(rows).decode(),))
+        await hot(tx, CREATE, (orjson.dumps(rows, default=str).decode(),))
 
 
 async def lock(tx: Tx, job_ids: Iterable[UUID]) -> dict[UUID, Job]:
@@ -173,7 +188,7 @@ async def save(tx: Tx, changed: Iterable[Job]) -> None:
     """Write what may change of locked jobs."""
     rows = [_row(job, ["id", *MUTABLE]) for job in changed]
     if rows:
-        await hot(tx, SAVE, (orjson.dumps(rows).decode(),))
+        await hot(tx, SAVE, (orjson.dumps(rows, default=str).decode(),))
 
 
 async def read(tx: Tx, job_id: UUID) -> Job | None:

@@ -1,4 +1,8 @@
-"""Virtual keys: found by hash together with the state and terms of their team; never stored themselves."""
+"""Virtual keys: found by hash together with the state and terms of their team; never stored themselves.
+
+A key keeps its row when its secret is replaced: the secret it had moves to a row of its own (`secret_of`), which opens
+the same key until `revoked_at`, so that both count against one budget and no secret is ever given out twice.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,23 +11,77 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from shared import ids, tables
 from shared.db import Tx, hot
+
+KEYS = tables.virtual_keys
 
 FIND = """
 select k.id, k.hint, k.blocked, k.expires_at, k.team_id, k.user_id, k.models, k.rpm_limit, k.tpm_limit,
        k.max_parallel_requests, k.key_type, k.allowed_routes,
        array(select b.id from budgets b where b.key_id = k.id or b.team_id = k.team_id order by b.id) as budget_ids,
-       t.organization_id, t.status as team_status, o.status as organization_status,
+       t.organization_id,
+       case when t.status = 'paused' and t.paused_until <= app_now() then 'active' else t.status end as team_status,
+       case when o.status = 'paused' and o.paused_until <= app_now() then 'active' else o.status
+        end as organization_status,
        t.paused_until as team_paused_until, o.paused_until as organization_paused_until,
        t.rpm_limit as team_rpm_limit, t.tpm_limit as team_tpm_limit, t.max_parallel_calls, t.max_queued_calls,
        t.budget_mode, t.charge_failed_calls, t.credits_per_dollar, t.tokens_per_credit, t.cost_markup_percentage
-  from virtual_keys k
+  from virtual_keys s
+  join virtual_keys k on k.id = coalesce(s.secret_of, s.id)
   join teams t on t.id = k.team_id
   join organizations o on o.id = t.organization_id
- where k.hash = %s and (k.revoked_at is null or k.revoked_at > app_now())
+ where s.hash = %s and t.status <> 'deleted' and o.status <> 'deleted'
+   and (s.revoked_at is null or s.revoked_at > app_now()) and (k.revoked_at is null or k.revoked_at > app_now())
+"""
+
+READ = """
+select k.id, k.team_id, k.hint, k.key_alias, k.user_id, k.models, k.rpm_limit, k.tpm_limit, k.max_parallel_requests,
+       k.allowed_routes, k.metadata, k.blocked, k.expires_at, k.created_by, k.created_at, k.updated_at,
+       case when k.revoked_at <= app_now() then 'revoked' when k.blocked then 'blocked'
+            when k.expires_at <= app_now() then 'expired' else 'active' end as status,
+       (select coalesce(sum(u.client_cost_nanousd), 0)::bigint from usage_daily u
+         where u.team_id = k.team_id and u.key_id = k.id) as spent_nanousd
+  from virtual_keys k
+ where k.team_id = %(team_id)s and k.secret_of is null
+"""
+
+GET = READ + " and k.id = %(key_id)s"
+
+PAGE = READ + " order by k.created_at desc, k.id desc limit %(limit)s offset %(offset)s"
+
+FIRST = """
+select id from virtual_keys
+ where team_id = %s and secret_of is null and (revoked_at is null or revoked_at > app_now())
+ order by created_at, id limit 1
+"""
+
+LOCK = """
+select id, hash, hint from virtual_keys
+ where team_id = %s and id = %s and secret_of is null and (revoked_at is null or revoked_at > app_now())
+   for no key update
+"""
+
+KEEP_REPLACED = """
+insert into virtual_keys (id, team_id, secret_of, hash, hint, revoked_at)
+values (%(id)s, %(team_id)s, %(key_id)s, %(hash)s, %(hint)s, app_now() + make_interval(secs => %(grace_s)s))
+returning revoked_at
+"""
+
+END_REPLACED = "update virtual_keys set revoked_at = app_now() where secret_of = %s and revoked_at > app_now()"
+
+EXPIRE = """
+update virtual_keys set expires_at = app_now() + make_interval(months => %s, secs => %s) where id = %s
+"""
+
+REVOKE = """
+update virtual_keys set revoked_at = app_now(), key_alias = null, updated_at = app_now()
+ where team_id = %(team_id)s and (%(key_id)s::uuid is null or id = %(key_id)s) and secret_of is null
+   and (revoked_at is null or revoked_at > app_now())
+returning id
 """
 
 
@@ -64,6 +122,30 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyView:
+    """A key as admins read it: its own limits, and what its calls cost the team so far."""
+
+    id: UUID
+    team_id: str
+    hint: str
+    key_alias: str | None
+    user_id: str | None
+    models: list[str] | None
+    rpm_limit: int | None
+    tpm_limit: int | None
+    max_parallel_requests: int | None
+    allowed_routes: list[str] | None
+    metadata: Mapping[str, Any]
+    blocked: bool
+    expires_at: datetime | None
+    created_by: str | None
+    created_at: datetime
+    updated_at: datetime
+    status: str
+    spent_nanousd: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """What a key may do less than its team; everything optional."""
 
@@ -81,16 +163,85 @@ class Terms:
     created_by: str | None = None
 
 
+def may_use(key: Key, path: str) -> bool:
+    """Whether the key's allowed routes take in this path; each stands for itself and all that is below it."""
+    if key.allowed_routes is None:
+        return True
+    return any(path == route or path.startswith(route.rstrip("/") + "/") for route in key.allowed_routes)
+
+
 async def find(tx: Tx, hash_: bytes) -> Key | None:
-    """The key with this hash, unless it was revoked; or None."""
+    """The key with this hash, unless it, its team or its organization is gone; or None."""
     rows = await hot(tx, FIND, (hash_,))
     return Key(**rows[0]._asdict()) if rows else None
 
 
-async def create(tx: Tx, team_id: str, *, hash_: bytes, hint: str, terms: Terms = Terms()) -> UUID:
-    """Store a key's hash and the hint that reads show. A second key with this hash violates the unique constraint."""
-    key_id = ids.new()
+async def create(tx: Tx, team_id: str, *, hash_: bytes, hint: str, terms: Terms = Terms()) -> UUID | None:
+    """Store a key's hash and the hint that reads show. None when the hash, or the alias, is another key's."""
     columns = {**vars(terms), "metadata": dict(terms.metadata)}
-    made = insert(tables.virtual_keys).values(id=key_id, team_id=team_id, hash=hash_, hint=hint, **columns)
-    await tx.execute(made)
+    new = insert(KEYS).values(id=ids.new(), team_id=team_id, hash=hash_, hint=hint, **columns)
+    key_id: UUID | None = await tx.scalar(new.on_conflict_do_nothing().returning(KEYS.c.id))
     return key_id
+
+
+async def alias_owner(tx: Tx, key_alias: str) -> UUID | None:
+    """The key of this alias, or None."""
+    key_id: UUID | None = await tx.scalar(select(KEYS.c.id).where(KEYS.c.key_alias == key_alias))
+    return key_id
+
+
+async def get(tx: Tx, team_id: str, key_id: UUID) -> KeyView | None:
+    """A key of this team, revoked ones too; or None."""
+    rows = await hot(tx, GET, {"team_id": team_id, "key_id": key_id})
+    return KeyView(**rows[0]._asdict()) if rows else None
+
+
+async def page(tx: Tx, team_id: str, *, limit: int, offset: int) -> list[KeyView]:
+    """The team's keys, newest first, revoked ones too."""
+    rows = await hot(tx, PAGE, {"team_id": team_id, "limit": limit, "offset": offset})
+    return [KeyView(**row._asdict()) for row in rows]
+
+
+async def count(tx: Tx, team_id: str) -> int:
+    """How many keys the team has and had."""
+    total = select(func.count()).where(KEYS.c.team_id == team_id, KEYS.c.secret_of.is_(None))
+    return await tx.scalar(total) or 0
+
+
+async def first(tx: Tx, team_id: str) -> UUID | None:
+    """The team's own key: the oldest that is not revoked."""
+    rows = await hot(tx, FIRST, (team_id,))
+    return rows[0].id if rows else None
+
+
+async def change(tx: Tx, key_id: UUID, columns: Mapping[str, Any]) -> None:
+    """Set these columns. An alias of another key violates its unique constraint."""
+    await tx.execute(update(KEYS).where(KEYS.c.id == key_id).values(**columns, updated_at=func.app_now()))
+
+
+async def expire(tx: Tx, key_id: UUID, *, months: int | None, seconds: int | None) -> None:
+    """Let it expire so much from now; with None, never."""
+    await hot(tx, EXPIRE, (months, seconds, key_id))
+
+
+async def lock(tx: Tx, team_id: str, key_id: UUID) -> tuple[bytes, str] | None:
+    """Hash and hint of a key that is not revoked; nobody else changes it until `tx` ends. None when there is none."""
+    rows = await hot(tx, LOCK, (team_id, key_id))
+    return (bytes(rows[0].hash), rows[0].hint) if rows else None
+
+
+async def keep_old_secret(tx: Tx, team_id: str, key_id: UUID, *, hash_: bytes, hint: str, grace_s: int) -> datetime:
+    """Let the secret that a locked key had until now open it for `grace_s` more. Returns when that ends."""
+    params = {"id": ids.new(), "team_id": team_id, "key_id": key_id, "hash": hash_, "hint": hint, "grace_s": grace_s}
+    ends_at: datetime = (await hot(tx, KEEP_REPLACED, params))[0].revoked_at
+    return ends_at
+
+
+async def end_old_secrets(tx: Tx, key_id: UUID) -> None:
+    """End every secret the key had before, now."""
+    await hot(tx, END_REPLACED, (key_id,))
+
+
+async def revoke(tx: Tx, team_id: str, key_id: UUID | None = None) -> bool:
+    """Revoke a key, or all keys of the team; aliases are free again. False when there was none to revoke."""
+    return bool(await hot(tx, REVOKE, {"team_id": team_id, "key_id": key_id}))

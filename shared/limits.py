@@ -1,16 +1,17 @@
-"""Request and token limits of a team: exact over all processes, in Redis, closed when Redis is not there.
+"""Request and token limits of teams and keys: exact over all processes, in Redis, closed when Redis is not there.
 
 take ──► hold refused? ──► give_back        call ends ──► settle_tokens
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from shared import log, redis_keys
 from shared.errors import TooManyRequests, Unavailable
@@ -20,17 +21,33 @@ logger = log.get(__name__)
 WINDOW_S = 60
 US = 1_000_000
 SCRIPT = (Path(__file__).parent / "lua" / "limits.lua").read_text(encoding="utf-8")
-REFUSED_BY = ("", "requests", "tokens")
+SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 RedisTrouble = (RedisError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a team may do in any 60 s: None is no limit, 0 denies."""
+    """What a team (no key_id), or one of its keys, may do in any 60 s: None is no limit, 0 denies."""
 
     team_id: str
+    key_id: UUID | None = None
     rpm: int | None
     tpm: int | None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to count."""
+        return self.rpm is not None or self.tpm is not None
+
+    @property
+    def keys(self) -> list[str]:
+        """The Redis keys of its logs, in the script's order."""
+        made = (redis_keys.request_log, redis_keys.token_log, redis_keys.tokens_taken)
+        return [key(self.team_id, self.key_id) for key in made]
+
+
+NOBODY = Limits(team_id="?", rpm=US, tpm=None)
+"""No team has this id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,84 +61,113 @@ class Window:
     reset_at_s: int
 
     @property
+    def is_of_tokens(self) -> bool:
+        """Whether it limits tokens; else requests."""
+        return self.name.endswith("-tpm")
+
+    @property
     def policy(self) -> str:
-        unit = ';qu="tokens"' if self.name == "team-tpm" else ""
+        """Its item of `RateLimit-Policy`."""
+        unit = ';qu="tokens"' if self.is_of_tokens else ""
         return f'"{self.name}";q={self.limit};w={WINDOW_S}{unit}'
 
     @property
     def state(self) -> str:
+        """Its item of `RateLimit`."""
         return f'"{self.name}";r={self.remaining};t={self.reset_in_s}'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What was counted; `headers` belong on the answer. Both windows are None for a team without limits."""
+    """What was counted, and by whom; `headers` belong on the answer. Nothing is set for a caller without limits."""
 
-    team_id: str
     ids: tuple[str, ...]
-    requests: Window | None = None
-    tokens: Window | None = None
+    by: tuple[Limits, ...] = ()
+    windows: tuple[Window, ...] = ()
 
     @property
     def headers(self) -> dict[str, str]:
-        """`X-RateLimit-*` (requests only), `RateLimit-Policy` (each limit) and `RateLimit` (requests, else tokens)."""
-        return _headers(self.requests, self.tokens)
+        """`X-RateLimit-*` (the tightest limit on requests), `RateLimit-Policy` (all) and `RateLimit` (the tightest)."""
+        return _headers(self.windows)
 
 
-async def take(redis: Redis, limits: Limits, *, requests: Sequence[tuple[str, int]]) -> Taken:
-    """Count these requests (a fresh id and its estimated tokens, each) against both limits: all, or none.
+async def take(redis: Redis, subjects: Sequence[Limits], *, requests: Sequence[tuple[str, int]]) -> Taken:
+    """Count these requests (a fresh id and its estimated tokens, each) against all limits: all, or none.
 
     Raises TooManyRequests when one limit has no room, Unavailable when Redis cannot tell; after the latter the
-    requests may have been counted, for a minute. A team without limits never waits for Redis.
+    requests may have been counted, for a minute. Without limits it never waits for Redis. All subjects are of one team.
     """
-    ids = tuple(id_ for id_, _ in requests)
-    if limits.rpm is None and limits.tpm is None:
-        return Taken(team_id=limits.team_id, ids=ids)
+    ids, limited = tuple(id_ for id_, _ in requests), tuple(subject for subject in subjects if subject.is_set)
+    if not limited:
+        return Taken(ids=ids)
+    bounds = [-1 if limit is None else limit for subject in limited for limit in (subject.rpm, subject.tpm)]
     asked = [part for id_, tokens in requests for part in (id_, max(0, tokens))]
-    bounds = [-1 if limit is None else limit for limit in (limits.rpm, limits.tpm)]
     try:
-        by, wait_us, now_us, *counted = await _run(redis, limits.team_id, "take", *bounds, *asked)
+        by, wait_us, now_us, *counted = await _run(redis, limited, "take", *bounds, *asked)
     except RedisTrouble as error:
         logger.warning("limits_unavailable", error=type(error).__name__)
         raise Unavailable from error
-    of_requests = _window("team-rpm", limits.rpm, now_us, *counted[:2])
-    of_tokens = _window("team-tpm", limits.tpm, now_us, *counted[2:])
+    windows = _windows(limited, now_us, counted)
     if by:
-        _refuse(REFUSED_BY[by], wait_us, of_requests, of_tokens)
-    return Taken(team_id=limits.team_id, ids=ids, requests=of_requests, tokens=of_tokens)
+        raise _refusal(_name(limited[(by - 1) // 2], tokens=by % 2 == 0), wait_us, windows)
+    return Taken(ids=ids, by=limited, windows=windows)
 
 
 async def give_back(redis: Redis, taken: Taken) -> None:
     """Uncount what a later check refused. A repeat changes nothing; with Redis down it is logged and expires."""
-    if taken.requests or taken.tokens:
-        await _try(redis, taken.team_id, "give_back", *taken.ids)
+    if taken.by:
+        await _try(redis, taken.by, "give_back", *taken.ids)
 
 
-async def settle_tokens(redis: Redis, team_id: str, id_: str, actual_tokens: int) -> None:
+async def settle_tokens(redis: Redis, subjects: Sequence[Limits], id_: str, actual_tokens: int) -> None:
     """Put what a call really used in place of its estimate, still at the time it was taken.
 
-    Changes nothing once the id has left the window, or was never counted; never raises for Redis.
+    Changes nothing once the id has left the window, or was never counted; never raises for Redis, and asks it only
+    when one of the subjects limits tokens.
     """
-    await _try(redis, team_id, "settle", id_, max(0, actual_tokens))
+    limited = [subject for subject in subjects if subject.tpm is not None]
+    if limited:
+        await _try(redis, limited, "settle", id_, max(0, actual_tokens))
 
 
-async def _try(redis: Redis, team_id: str, operation: str, *arguments: str | int) -> None:
+async def is_active(redis: Redis) -> bool:
+    """Whether limits can be checked: the script runs, and Redis takes its writes."""
     try:
-        await _run(redis, team_id, operation, *arguments)
+        await take(redis, [NOBODY], requests=[("check", 0)])
+    except Unavailable:
+        return False
+    return True
+
+
+async def _try(redis: Redis, subjects: Sequence[Limits], operation: str, *arguments: str | int) -> None:
+    try:
+        await _run(redis, subjects, operation, *arguments)
     except RedisTrouble as error:
         logger.warning("limits_not_corrected", operation=operation, error=type(error).__name__)
 
 
-async def _run(redis: Redis, team_id: str, operation: str, *arguments: str | int) -> list[int]:
-    keys = [redis_keys.request_log(team_id), redis_keys.token_log(team_id), redis_keys.tokens_taken(team_id)]
-    script = AsyncScript(redis, SCRIPT)
-    answer: list[int] = await script(keys=keys, args=[operation, WINDOW_S * US, *arguments])
+async def _run(redis: Redis, subjects: Sequence[Limits], operation: str, *arguments: str | int) -> list[int]:
+    keys = [key for subject in subjects for key in subject.keys]
+    given = (len(keys), *keys, operation, WINDOW_S * US, *arguments)
+    try:
+        answer: list[int] = await redis.execute_command("EVALSHA", SCRIPT_SHA, *given)
+    except NoScriptError:
+        answer = await redis.execute_command("EVAL", SCRIPT, *given)
     return answer
 
 
-def _window(name: str, limit: int | None, now_us: int, used: int, oldest_leaves_us: int) -> Window | None:
-    if limit is None:
-        return None
+def _windows(limited: Sequence[Limits], now_us: int, counted: Sequence[int]) -> tuple[Window, ...]:
+    found = []
+    for n, subject in enumerate(limited):
+        requests, first_leaves_us, tokens, tokens_leave_us = counted[4 * n : 4 * n + 4]
+        if subject.rpm is not None:
+            found.append(_window(_name(subject, tokens=False), subject.rpm, now_us, requests, first_leaves_us))
+        if subject.tpm is not None:
+            found.append(_window(_name(subject, tokens=True), subject.tpm, now_us, tokens, tokens_leave_us))
+    return tuple(found)
+
+
+def _window(name: str, limit: int, now_us: int, used: int, oldest_leaves_us: int) -> Window:
     return Window(
         name=name,
         limit=limit,
@@ -131,20 +177,25 @@ def _window(name: str, limit: int | None, now_us: int, used: int, oldest_leaves_
     )
 
 
-def _refuse(kind: str, wait_us: int, of_requests: Window | None, of_tokens: Window | None) -> None:
-    headers = {"rate_limit_type": kind, **_headers(of_requests, of_tokens)}
-    if kind == "tokens" and of_tokens:
-        headers["RateLimit"] = of_tokens.state
-    raise TooManyRequests("Rate limit exceeded", retry_after_s=math.ceil(wait_us / US), headers=headers)
+def _name(subject: Limits, *, tokens: bool) -> str:
+    return f"{'team' if subject.key_id is None else 'key'}-{'tpm' if tokens else 'rpm'}"
 
 
-def _headers(of_requests: Window | None, of_tokens: Window | None) -> dict[str, str]:
-    windows = [window for window in (of_requests, of_tokens) if window]
+def _refusal(name: str, wait_us: int, windows: Sequence[Window]) -> TooManyRequests:
+    refusing = next(window for window in windows if window.name == name)
+    kind = "tokens" if refusing.is_of_tokens else "requests"
+    headers = {"rate_limit_type": kind, **_headers(windows), "RateLimit": refusing.state}
+    return TooManyRequests("Rate limit exceeded", retry_after_s=math.ceil(wait_us / US), headers=headers)
+
+
+def _headers(windows: Sequence[Window]) -> dict[str, str]:
     if not windows:
         return {}
-    found = {"RateLimit-Policy": ", ".join(window.policy for window in windows), "RateLimit": windows[0].state}
+    of_requests = [window for window in windows if not window.is_of_tokens]
+    tightest = min(of_requests or windows, key=lambda window: (window.remaining, -window.reset_in_s))
+    found = {"RateLimit-Policy": ", ".join(window.policy for window in windows), "RateLimit": tightest.state}
     if of_requests:
-        found["X-RateLimit-Limit"] = str(of_requests.limit)
-        found["X-RateLimit-Remaining"] = str(of_requests.remaining)
-        found["X-RateLimit-Reset"] = str(of_requests.reset_at_s)
+        found["X-RateLimit-Limit"] = str(tightest.limit)
+        found["X-RateLimit-Remaining"] = str(tightest.remaining)
+        found["X-RateLimit-Reset"] = str(tightest.reset_at_s)
     return found

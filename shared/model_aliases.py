@@ -1,10 +1,11 @@
 """Model aliases: our names of providers' models, with their prices, fallbacks and sealed keys."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import delete as delete_from
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -13,17 +14,38 @@ from shared.db import Tx, hot
 
 ALIASES = tables.model_aliases
 
-GET = """
+READ = """
 select a.alias, a.litellm_model, a.provider, a.actual_model, a.display_name, a.description, a.active, a.fallbacks,
        a.input_nanousd_per_mtok, a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok, a.allow_unpriced,
-       a.on_unknown, a.max_output_tokens, a.api_base, a.api_key_sealed is not null as has_api_key,
+       a.on_unknown, a.max_output_tokens, a.credential_name, a.api_base, a.api_key_sealed is not null as has_api_key,
        a.created_at, a.updated_at,
        array(select m.group_name from model_access_group_members m where m.alias = a.alias
               order by m.group_name) as access_groups,
        array(select distinct h.team_id from model_access_group_members m
                join team_access_groups h on h.group_name = m.group_name
               where m.alias = a.alias order by h.team_id) as teams
-  from model_aliases a where a.alias = %s
+  from model_aliases a
+"""
+
+GET = READ + " where a.alias = %s"
+
+MATCHING = """
+ where (%(active)s::boolean is null or a.active = %(active)s)
+   and (%(provider)s::text is null or a.provider = %(provider)s)
+   and (%(group)s::text is null or exists (select from model_access_group_members m
+                                            where m.alias = a.alias and m.group_name = %(group)s))
+"""
+
+PAGE = READ + MATCHING + " order by a.created_at desc, a.alias limit %(limit)s offset %(offset)s"
+
+COUNT = "select count(*) as total from model_aliases a" + MATCHING
+
+LEAVE_FALLBACKS = """
+with concerned as (
+    select alias from model_aliases where alias = %(alias)s or %(alias)s = any(fallbacks) order by alias for update
+)
+update model_aliases a set fallbacks = array_remove(a.fallbacks, %(alias)s), updated_at = app_now()
+  from concerned c where a.alias = c.alias and a.alias <> %(alias)s
 """
 
 HELD_GROUPS = """
@@ -31,10 +53,13 @@ select m.group_name from model_access_group_members m join team_access_groups h 
  where m.alias = %s and h.team_id = %s order by h.position, m.group_name
 """
 
-USAGE = """
-select count(*) as total_calls, coalesce(sum(client_cost_nanousd), 0)::bigint as total_cost_nanousd,
-       coalesce(avg(prompt_tokens + completion_tokens), 0)::float8 as avg_tokens_per_call
-  from attempts where alias = %s and outcome = 'succeeded'
+
+# The rollup counts by the name that clients ask for.
+USED = """
+select model as alias, sum(calls_completed + calls_failed + calls_cancelled)::bigint as total_calls,
+       sum(client_cost_nanousd)::bigint as total_cost_nanousd,
+       sum(prompt_tokens + completion_tokens)::bigint as total_tokens
+  from usage_daily where model = any(%s) group by model
 """
 
 
@@ -56,6 +81,7 @@ class Alias:
     allow_unpriced: bool
     on_unknown: str
     max_output_tokens: int | None
+    credential_name: str | None
     api_base: str | None
     has_api_key: bool
     created_at: datetime
@@ -66,11 +92,11 @@ class Alias:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What the calls that this alias answered came to."""
+    """What the calls that asked for an alias came to, once they ended."""
 
-    total_calls: int
-    total_cost_nanousd: int
-    avg_tokens_per_call: float
+    total_calls: int = 0
+    total_cost_nanousd: int = 0
+    total_tokens: int = 0
 
 
 async def create(tx: Tx, columns: Mapping[str, Any]) -> bool:
@@ -84,11 +110,17 @@ async def change(tx: Tx, alias: str, columns: Mapping[str, Any]) -> None:
     await tx.execute(update(ALIASES).where(ALIASES.c.alias == alias).values(**columns, updated_at=func.app_now()))
 
 
-async def lock(tx: Tx, alias: str) -> bool:
-    """Let no other transaction change it until this one ends. False when there is none."""
-    return (
-        await tx.execute(select(ALIASES.c.alias).where(ALIASES.c.alias == alias).with_for_update())
-    ).first() is not None
+async def lock(tx: Tx, aliases: Iterable[str]) -> set[str]:
+    """Let no other transaction change or delete them until this one ends. Returns those that exist."""
+    wanted = select(ALIASES.c.alias).where(ALIASES.c.alias.in_(list(aliases)))
+    return set((await tx.execute(wanted.order_by(ALIASES.c.alias).with_for_update())).scalars())
+
+
+async def delete(tx: Tx, alias: str) -> bool:
+    """Delete it; it leaves all groups and is nobody's fallback any more. False when there is none."""
+    await hot(tx, LEAVE_FALLBACKS, {"alias": alias})
+    gone = delete_from(ALIASES).where(ALIASES.c.alias == alias).returning(ALIASES.c.alias)
+    return (await tx.execute(gone)).first() is not None
 
 
 async def get(tx: Tx, alias: str) -> Alias | None:
@@ -102,7 +134,20 @@ async def held_groups(tx: Tx, alias: str, team_id: str) -> list[str]:
     return [row.group_name for row in await hot(tx, HELD_GROUPS, (alias, team_id))]
 
 
-async def usage(tx: Tx, alias: str) -> Usage:
-    """Sums over its succeeded attempts. Reads the whole table of attempts: for single reads by admins only."""
-    rows = await hot(tx, USAGE, (alias,))
-    return Usage(**rows[0]._asdict())
+async def page(
+    tx: Tx, *, active: bool | None, provider: str | None, group: str | None, limit: int, offset: int
+) -> tuple[list[Alias], int]:
+    """Those that match, newest first, and how many match in all."""
+    params = {"active": active, "provider": provider, "group": group, "limit": limit, "offset": offset}
+    found = [Alias(**row._asdict()) for row in await hot(tx, PAGE, params)]
+    return found, (await hot(tx, COUNT, params))[0].total
+
+
+async def usage(tx: Tx, aliases: Iterable[str]) -> dict[str, Usage]:
+    """Of each of these aliases; one never asked for is there too."""
+    found = {alias: Usage() for alias in aliases}
+    for row in await hot(tx, USED, (list(found),)):
+        found[row.alias] = Usage(
+            total_calls=row.total_calls, total_cost_nanousd=row.total_cost_nanousd, total_tokens=row.total_tokens
+        )
+    return found

@@ -1,9 +1,10 @@
 """Model access groups: ordered lists of aliases that teams are given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -14,27 +15,39 @@ from shared.db import Tx, hot
 GROUPS = tables.model_access_groups
 MEMBERS = tables.model_access_group_members
 
-GET = """
-select g.group_name, g.display_name, g.description, g.status, g.created_at, g.updated_at,
+READ = """
+select g.id, g.group_name, g.display_name, g.description, g.status, g.created_at, g.updated_at,
        array(select h.team_id from team_access_groups h where h.group_name = g.group_name order by h.team_id) as teams
-  from model_access_groups g where g.group_name = %s
+  from model_access_groups g
 """
 
+GET = READ + " where g.group_name = %s"
+
+PAGE = (
+    READ
+    + """ where %(status)s::text is null or g.status = %(status)s
+ order by g.created_at desc, g.group_name limit %(limit)s offset %(offset)s"""
+)
+
+COUNT = "select count(*) as total from model_access_groups where %(status)s::text is null or status = %(status)s"
+
 MEMBERS_OF = """
-select a.alias, a.display_name, a.provider, a.actual_model, a.litellm_model, a.description, m.priority, a.active
+select m.id, m.group_name, a.alias, a.display_name, a.provider, a.actual_model, a.litellm_model, a.description,
+       m.priority, a.active, m.created_at
   from model_access_group_members m join model_aliases a on a.alias = m.alias
- where m.group_name = %s order by m.priority, m.position, a.alias
+ where m.group_name = any(%s) order by m.group_name, m.priority, m.position, a.alias
 """
 
 SET_MEMBERS = """
 with wanted as (
-    select a.alias, w.n - 1 as place
-      from unnest(%(aliases)s::text[]) with ordinality as w(alias, n) join model_aliases a on a.alias = w.alias
+    select a.alias, w.priority, w.n - 1 as place
+      from unnest(%(aliases)s::text[], %(priorities)s::int[]) with ordinality as w(alias, priority, n)
+      join model_aliases a on a.alias = w.alias
 ), left_out as (
     delete from model_access_group_members where group_name = %(group)s and alias <> all (%(aliases)s::text[])
 )
 insert into model_access_group_members (group_name, alias, priority, position)
-select %(group)s, alias, place, place from wanted
+select %(group)s, alias, priority, place from wanted
 on conflict (group_name, alias) do update set priority = excluded.priority, position = excluded.position
 returning alias
 """
@@ -52,6 +65,7 @@ on conflict do nothing
 class Group:
     """A group with the teams that hold it."""
 
+    id: UUID
     group_name: str
     display_name: str
     description: str | None
@@ -63,8 +77,10 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """An alias in a group; priority 0 is tried first."""
+    """An alias in a group; the lowest priority is tried first. id, created_at: of the membership."""
 
+    id: UUID
+    group_name: str
     alias: str
     display_name: str
     provider: str
@@ -73,6 +89,7 @@ class Member:
     description: str | None
     priority: int
     active: bool
+    created_at: datetime
 
 
 async def create(tx: Tx, columns: Mapping[str, Any]) -> bool:
@@ -87,19 +104,42 @@ async def lock(tx: Tx, names: Sequence[str]) -> set[str]:
     return set((await tx.execute(wanted.order_by(GROUPS.c.group_name).with_for_update())).scalars())
 
 
+async def change(tx: Tx, group_name: str, columns: Mapping[str, Any]) -> None:
+    """Set these columns, and stamp the change."""
+    changed = update(GROUPS).where(GROUPS.c.group_name == group_name)
+    await tx.execute(changed.values(**columns, updated_at=func.app_now()))
+
+
+async def remove(tx: Tx, group_name: str) -> None:
+    """Delete it. Lock it first, and see that no team holds it."""
+    await tx.execute(delete(GROUPS).where(GROUPS.c.group_name == group_name))
+
+
 async def touch(tx: Tx, names: Sequence[str]) -> None:
     """Stamp the change of members."""
     await tx.execute(update(GROUPS).where(GROUPS.c.group_name.in_(names)).values(updated_at=func.app_now()))
 
 
-async def set_members(tx: Tx, group_name: str, aliases: Sequence[str]) -> set[str]:
-    """Make these the members, in this order, and no others. Lock the group first. Returns the aliases that exist."""
-    return {row.alias for row in await hot(tx, SET_MEMBERS, {"group": group_name, "aliases": list(aliases)})}
+async def set_members(
+    tx: Tx, group_name: str, aliases: Sequence[str], priorities: Sequence[int] | None = None
+) -> set[str]:
+    """Make these the members, in this order, and no others. Lock the group first. Returns the aliases that exist.
+
+    priorities: one for each alias, lowest first; None numbers them.
+    """
+    numbered = list(range(len(aliases)) if priorities is None else priorities)
+    params = {"group": group_name, "aliases": list(aliases), "priorities": numbered}
+    return {row.alias for row in await hot(tx, SET_MEMBERS, params)}
 
 
 async def add_to(tx: Tx, groups: Sequence[str], alias: str) -> None:
     """Make the alias the last member of these groups, where it is none yet. Lock them first."""
     await hot(tx, ADD_TO, {"groups": list(groups), "alias": alias})
+
+
+async def take_out(tx: Tx, group_name: str, aliases: Iterable[str]) -> None:
+    """Take these aliases out of the group, where they are members."""
+    await tx.execute(delete(MEMBERS).where(MEMBERS.c.group_name == group_name, MEMBERS.c.alias.in_(list(aliases))))
 
 
 async def leave_others(tx: Tx, groups: Sequence[str], alias: str) -> None:
@@ -113,6 +153,21 @@ async def get(tx: Tx, group_name: str) -> Group | None:
     return Group(**rows[0]._asdict()) if rows else None
 
 
+async def page(tx: Tx, *, status: str | None, limit: int, offset: int) -> tuple[list[Group], int]:
+    """Those of this status, newest first, and how many there are in all."""
+    params = {"status": status, "limit": limit, "offset": offset}
+    found = [Group(**row._asdict()) for row in await hot(tx, PAGE, params)]
+    return found, (await hot(tx, COUNT, params))[0].total
+
+
 async def members(tx: Tx, group_name: str) -> list[Member]:
     """Its aliases in order."""
-    return [Member(**row._asdict()) for row in await hot(tx, MEMBERS_OF, (group_name,))]
+    return (await members_of(tx, [group_name]))[group_name]
+
+
+async def members_of(tx: Tx, group_names: Sequence[str]) -> dict[str, list[Member]]:
+    """The aliases of each group, in order."""
+    found: dict[str, list[Member]] = {name: [] for name in group_names}
+    for row in await hot(tx, MEMBERS_OF, (list(group_names),)):
+        found[row.group_name].append(Member(**row._asdict()))
+    return found

@@ -9,19 +9,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
 from shared.errors import BadRequest, Forbidden, NotFound
 
-RESOLVE = """
+# `only` are the names that the key is narrowed to, aliases or groups; null: all that its team may use.
+RESOLVE = f"""
 with wanted as (
     select coalesce(
-        %(asked)s::text, t.default_model,
+        %(asked)s::text,
+        case when %(only)s::text[] is null or t.default_model = any(%(only)s)
+               or exists (select from model_access_group_members m
+                           where m.alias = t.default_model and m.group_name = any(%(only)s)
+                              or m.group_name = t.default_model and m.alias = any(%(only)s)) then t.default_model end,
         (select m.alias
            from team_access_groups h
            join model_access_groups g on g.group_name = h.group_name and g.status = 'active'
            join model_access_group_members m on m.group_name = h.group_name
            join model_aliases a on a.alias = m.alias and a.active
-          where h.team_id = t.id
+          where h.team_id = t.id and (%(only)s::text[] is null or array[m.alias, m.group_name] && %(only)s)
           order by h.position, h.group_name, m.priority, m.position limit 1)) as name
       from teams t where t.id = %(team_id)s
 ), found as (
@@ -29,7 +35,8 @@ with wanted as (
            exists (select from team_access_groups h
                      join model_access_groups g on g.group_name = h.group_name and g.status = 'active'
                      join model_access_group_members m on m.group_name = h.group_name
-                    where h.team_id = %(team_id)s and m.alias = a.alias) as held
+                    where h.team_id = %(team_id)s and m.alias = a.alias
+                      and (%(only)s::text[] is null or array[m.alias, m.group_name] && %(only)s)) as held
       from wanted w join model_aliases a on a.alias = w.name
     union all
     select 'fallback', f.place, f.alias, true
@@ -37,24 +44,31 @@ with wanted as (
       join model_aliases a on a.alias = w.name
      cross join unnest(a.fallbacks) with ordinality as f(alias, place)
     union all
-    select 'member', row_number() over (order by m.priority, m.position), m.alias, true
+    select 'member', row_number() over (order by m.priority, m.position), m.alias,
+           %(only)s::text[] is null or array[m.alias, m.group_name] && %(only)s
       from wanted w join model_access_group_members m on m.group_name = w.name
 )
 select w.name, g.status as group_status,
        exists (select from team_access_groups h where h.team_id = %(team_id)s and h.group_name = w.name) as group_held,
        f.role, f.held, a.active, a.alias, a.litellm_model, a.provider,
        a.input_nanousd_per_mtok, a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok,
-       a.allow_unpriced, a.max_output_tokens, a.api_key_sealed is not null as has_key, a.api_base
+       a.allow_unpriced, a.max_output_tokens, a.api_key_sealed is not null or chosen.id is not null as has_key,
+       a.api_base
   from wanted w
+  join teams t on t.id = %(team_id)s
   left join model_access_groups g on g.group_name = w.name
   left join (found f join model_aliases a on a.alias = f.alias) on true
+  {CHOSEN}
  order by f.place
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One alias a call may be tried at. Prices are the alias's own; null: look in the price map."""
+    """One alias a call may be tried at. Prices are the alias's own; null: look in the price map.
+
+    has_key: its own, or that of a provider credential; a key in the environment is not known here.
+    """
 
     alias: str
     litellm_model: str
@@ -77,7 +91,10 @@ class Route:
 
 
 class Found(NamedTuple):
-    """A line of what the statement brings: what the name is to the team, and one alias it leads to (or none)."""
+    """A line of what the statement brings: what the name is to the team, and one alias it leads to (or none).
+
+    held: whether team and key may use the alias; a fallback needs no access.
+    """
 
     name: str | None
     group_status: str | None
@@ -88,9 +105,12 @@ class Found(NamedTuple):
     candidate: Candidate | None
 
 
-async def resolve(tx: Tx, team_id: str, asked: str | None) -> Route:
-    """The route of a call that asks for this name, or for none. Raises Forbidden, BadRequest, NotFound (team)."""
-    rows = await hot(tx, RESOLVE, {"team_id": team_id, "asked": asked})
+async def resolve(tx: Tx, team_id: str, asked: str | None, *, only: Sequence[str] | None = None) -> Route:
+    """The route of a call that asks for this name, or for none. Raises Forbidden, BadRequest, NotFound (team).
+
+    only: aliases and groups that the key is narrowed to; none at all means everything its team may use.
+    """
+    rows = await hot(tx, RESOLVE, {"team_id": team_id, "asked": asked, "only": list(only) if only else None})
     return decide(team_id, asked, [_found(row) for row in rows])
 
 
@@ -115,11 +135,15 @@ def _by_alias(found: Sequence[Found]) -> list[Candidate]:
 
 def _by_group(found: Sequence[Found]) -> list[Candidate]:
     group = found[0]
-    return _active(found, "member") if group.group_held and group.group_status == "active" else []
+    return _active(found, "member") if _is_open(group) else []
+
+
+def _is_open(group: Found) -> bool:
+    return group.group_held and group.group_status == "active"
 
 
 def _active(found: Sequence[Found], role: str) -> list[Candidate]:
-    return [row.candidate for row in found if row.role == role and row.active and row.candidate]
+    return [row.candidate for row in found if row.role == role and row.active and row.held and row.candidate]
 
 
 def _unique(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -128,11 +152,12 @@ def _unique(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 def _refusal(team_id: str, name: str, found: Sequence[Found]) -> str:
     group = found[0]
-    if group.group_held and group.group_status == "active":
+    narrowed = any(row.role == "member" and row.active for row in found)
+    if _is_open(group) and not narrowed:
         return f"No active models configured for group '{name}'"
     if any(row.role == "alias" for row in found):
         return f"Team '{team_id}' does not have access to model alias '{name}'"
-    if group.group_status is not None and not group.group_held:
+    if group.group_status is not None and (not group.group_held or _is_open(group)):
         return f"Team '{team_id}' does not have access to model group '{name}'"
     return f"Model group '{name}' not found or inactive"
 

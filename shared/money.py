@@ -12,6 +12,11 @@ def usd(nanousd: int) -> float:
     return float(Decimal(nanousd) / NANOUSD_PER_USD)
 
 
+def nanousd(amount_usd: Decimal) -> int:
+    """An amount in USD as stored, rounded half up to 1 nano-dollar."""
+    return int((amount_usd * NANOUSD_PER_USD).to_integral_value(ROUND_HALF_UP))
+
+
 def nanousd_per_mtok(usd_per_mtok: Decimal | float | int | None) -> int | None:
     """A price in USD per 1M tokens as stored; None stays None."""
     if usd_per_mtok is None:

@@ -1,28 +1,42 @@
-"""Organizations: the customers; their teams own the credits, the keys and the jobs."""
+"""Organizations: the customers; their teams own the credits, the keys and the jobs.
+
+A deleted organization keeps its row for the books; every read here leaves it out.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import tables
 from shared.db import Tx, hot
 
-GET = """
-select o.id, o.name, o.status, o.metadata, o.created_at, o.updated_at,
-       array(select t.id from teams t where t.organization_id = o.id order by t.created_at, t.id) as teams,
+ORGANIZATIONS = tables.organizations
+
+READ = """
+select o.id, o.name, o.metadata, o.created_at, o.updated_at,
+       case when o.status = 'paused' and o.paused_until <= app_now() then 'active' else o.status end as status,
+       array(select t.id from teams t where t.organization_id = o.id and t.status <> 'deleted'
+              order by t.created_at, t.id) as teams,
        (select coalesce(sum(c.allocated), 0)::bigint
-          from credit_accounts c join teams t on t.id = c.team_id where t.organization_id = o.id) as credits_allocated
-  from organizations o where o.id = %s
+          from credit_accounts c join teams t on t.id = c.team_id
+         where t.organization_id = o.id and t.status <> 'deleted') as credits_allocated
+  from organizations o where o.status <> 'deleted'
 """
 
-USAGE = """
-select count(*) as total_jobs, coalesce(sum(j.client_cost_nanousd), 0)::bigint as total_cost_nanousd
-  from jobs j where j.team_id in (select id from teams where organization_id = %s)
-"""
+GET = READ + " and o.id = %s"
+
+PAGE = READ + " order by o.created_at desc, o.id desc limit %s offset %s"
+
+COUNT = "select count(*) as total from organizations where status <> 'deleted'"
+
+# Not `for key share`: that would let the change of status pass which deletes it.
+KEEP = "select id from organizations where id = %s and status <> 'deleted' for share"
+
+LOCK = "select status from organizations where id = %s and status <> 'deleted' for no key update"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +53,28 @@ class Organization:
     updated_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What all jobs of an organization came to."""
-
-    total_jobs: int
-    total_cost_nanousd: int
-
-
 async def create(tx: Tx, organization_id: str, *, name: str, metadata: Mapping[str, Any]) -> bool:
-    """Make it. False when there is one with this id, also one made at the same time."""
+    """Make it. False when the id is taken, also by one made at the same time."""
     values = {"id": organization_id, "name": name, "metadata": dict(metadata)}
-    made = insert(tables.organizations).values(values).on_conflict_do_nothing().returning(tables.organizations.c.id)
+    made = insert(ORGANIZATIONS).values(values).on_conflict_do_nothing().returning(ORGANIZATIONS.c.id)
     return (await tx.execute(made)).first() is not None
 
 
-async def lock(tx: Tx, organization_id: str) -> bool:
-    """Keep it from being deleted until the transaction ends. False when there is none."""
-    one = select(tables.organizations.c.id).where(tables.organizations.c.id == organization_id)
-    return (await tx.execute(one.with_for_update(key_share=True, read=True))).first() is not None
+async def keep(tx: Tx, organization_id: str) -> bool:
+    """Keep it from being changed or deleted until `tx` ends, for one of many. False when there is none."""
+    return bool(await hot(tx, KEEP, (organization_id,)))
+
+
+async def lock(tx: Tx, organization_id: str) -> str | None:
+    """Let nobody else change it, or make a team in it, until `tx` ends. Its status; None when there is none."""
+    rows = await hot(tx, LOCK, (organization_id,))
+    return rows[0].status if rows else None
+
+
+async def change(tx: Tx, organization_id: str, columns: Mapping[str, Any]) -> None:
+    """Set these columns of a locked organization."""
+    changed = update(ORGANIZATIONS).where(ORGANIZATIONS.c.id == organization_id)
+    await tx.execute(changed.values(**columns, updated_at=func.app_now()))
 
 
 async def get(tx: Tx, organization_id: str) -> Organization | None:
@@ -66,7 +83,12 @@ async def get(tx: Tx, organization_id: str) -> Organization | None:
     return Organization(**rows[0]._asdict()) if rows else None
 
 
-async def usage(tx: Tx, organization_id: str) -> Usage:
-    """Sums over every job of its teams."""
-    rows = await hot(tx, USAGE, (organization_id,))
-    return Usage(**rows[0]._asdict())
+async def page(tx: Tx, *, limit: int, offset: int) -> list[Organization]:
+    """All organizations, newest first."""
+    return [Organization(**row._asdict()) for row in await hot(tx, PAGE, (limit, offset))]
+
+
+async def count(tx: Tx) -> int:
+    """How many organizations there are."""
+    total: int = (await hot(tx, COUNT))[0].total
+    return total

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from shared import money
+from shared.providers import PROVIDERS
 
 BUNDLED_FILE = "model_prices_and_context_window_backup.json"
 USD_PER_TOKEN_TO_PER_MTOK = 1_000_000
@@ -31,6 +32,10 @@ class Price:
             uncached * self.input + cached_tokens * self.cached_input + completion_tokens * self.output
         )
 
+    def most_nanousd(self, *, prompt_tokens: int, completion_tokens: int) -> int:
+        """What so many tokens cost at most, however many of them were cached."""
+        return money.cost_nanousd(prompt_tokens * max(self.input, self.cached_input) + completion_tokens * self.output)
+
 
 UNPRICED = Price(input=0, output=0, cached_input=0, source="unpriced")
 
@@ -43,6 +48,7 @@ class Bundled:
     output: int
     cached_input: int | None
     max_output_tokens: int | None
+    provider: str | None
 
 
 class PriceMap:
@@ -107,7 +113,13 @@ def _bundled(entry: dict[str, Any]) -> Bundled | None:
         output=_per_mtok(per_output),
         cached_input=_per_mtok(cached) if isinstance(cached, int | float) else None,
         max_output_tokens=largest if isinstance(largest, int) else None,
+        provider=_provider(str(entry.get("litellm_provider"))),
     )
+
+
+def _provider(word: str) -> str | None:
+    """Ours for the map's word, which may say more (`vertex_ai-language-models`)."""
+    return next((provider for provider in PROVIDERS if word == provider or word.startswith(f"{provider}-")), None)
 
 
 def _per_mtok(usd_per_token: float) -> int:

@@ -1,5 +1,7 @@
 """Every Redis key and channel of ours: what it is, how long it lives, who owns it."""
 
+from uuid import UUID
+
 DRAMATIQ_NAMESPACE = "dramatiq"
 
 
@@ -23,16 +25,21 @@ def cancel_channel() -> str:
     return "waybill:v1:cancel"
 
 
-def request_log(team_id: str) -> str:
-    """Sorted set: a member per counted request of a limited team, scored by Redis time in µs; lives 61 s."""
-    return f"waybill:v1:limit:{{{team_id}}}:requests"
+def request_log(team_id: str, key_id: UUID | None = None) -> str:
+    """Sorted set: a member per counted request of a limited team or key, scored by Redis time in µs; lives 61 s."""
+    return f"{_limit(team_id, key_id)}:requests"
 
 
-def token_log(team_id: str) -> str:
+def token_log(team_id: str, key_id: UUID | None = None) -> str:
     """Sorted set like `request_log`, of requests that reserved tokens; lives 61 s. Owned by limits."""
-    return f"waybill:v1:limit:{{{team_id}}}:tokens"
+    return f"{_limit(team_id, key_id)}:tokens"
 
 
-def tokens_taken(team_id: str) -> str:
+def tokens_taken(team_id: str, key_id: UUID | None = None) -> str:
     """Hash: the tokens of each id in `token_log`, and `total`, their sum; lives 61 s. Owned by limits."""
-    return f"waybill:v1:limit:{{{team_id}}}:tokens_taken"
+    return f"{_limit(team_id, key_id)}:tokens_taken"
+
+
+def _limit(team_id: str, key_id: UUID | None) -> str:
+    """A team and its keys share the hash tag: one script counts for all of them."""
+    return f"waybill:v1:limit:{{{team_id}}}" + (f":key:{key_id.hex}" if key_id is not None else "")

@@ -15,7 +15,7 @@ VERSION = "0.1.0"
 
 Network = IPv4Network | IPv6Network
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-MIN_PRODUCTION_ADMIN_KEY = 32
+MIN_PRODUCTION_KEY = 32
 
 
 class Settings(BaseSettings):
@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     redis_url: str = ""
     database_pool: int = Field(default=10, ge=2)
     admin_key: SecretStr = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
     encryption_key: SecretStr = SecretStr("")
     log_level: str = "INFO"
 
@@ -42,6 +43,8 @@ class Settings(BaseSettings):
         "http://localhost:3002",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks whose X-Forwarded-For is believed; of anybody else it is not even read."""
 
     workers: int = Field(default=1, ge=1)
     worker_pids_file: Path | None = None
@@ -56,8 +59,11 @@ class Settings(BaseSettings):
     watchdog_s: float = Field(default=20, gt=0)
     heartbeat_file: Path | None = None
 
+    max_queue_age_s: float = Field(default=60, gt=0)
     call_deadline_s: float = 3600
     job_idle_timeout_s: float = 86_400
+    payload_retention_days: int = Field(default=30, ge=1)
+    store_payloads: bool = True
     provider_timeout_s: float = 600
     provider_connect_timeout_s: float = 5
     max_attempts_per_call: int = Field(default=6, ge=1)
@@ -83,7 +89,7 @@ class Settings(BaseSettings):
     )
     """Whose keys the workers have; an api on another machine than the workers has to be told."""
 
-    @field_validator("cors_origins", "allowed_hosts", "providers_in_environment", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", "providers_in_environment", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -110,8 +116,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.env == "production":
-            if len(self.admin_key.get_secret_value()) < MIN_PRODUCTION_ADMIN_KEY:
-                raise ValueError(f"WAYBILL_ADMIN_KEY needs {MIN_PRODUCTION_ADMIN_KEY} characters or more in production")
+            for variable, key in (("WAYBILL_ADMIN_KEY", self.admin_key), ("WAYBILL_SECRET_KEY", self.secret_key)):
+                if len(key.get_secret_value()) < MIN_PRODUCTION_KEY:
+                    raise ValueError(f"{variable} needs {MIN_PRODUCTION_KEY} characters or more in production")
             if not self.encryption_key.get_secret_value():
                 raise ValueError("WAYBILL_ENCRYPTION_KEY is required in production")
         return self

@@ -1,16 +1,81 @@
 """Calls that wait: whose turn it is, whose bell was lost, whose lease or deadline has passed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from shared.db import Tx, hot
+
+MOST_RUNG = 4096
 
 UNFINISHED_OF_TEAMS = """
 select t.team_id, (
        select count(*) from (select 1 from calls c where c.team_id = t.team_id and c.state in ('pending', 'in_progress')
                              limit %s) u) as calls
   from unnest(%s::text[]) as t(team_id)
+"""
+
+WAITING_OF_TEAMS = """
+select t.team_id, (
+       select count(*) from (select 1 from calls c where c.team_id = t.team_id and c.state = 'pending'
+                             limit t.most) w) as calls
+  from unnest(%s::text[], %s::bigint[]) as t(team_id, most)
+"""
+
+LOCK_QUEUES = """
+select id as team_id, max_queued_calls as most from teams
+ where id = any(%s) and max_queued_calls is not null order by id for no key update
+"""
+
+LIMITED = """
+select c.id from calls c join teams t on t.id = c.team_id
+ where c.id = any(%s) and c.state = 'pending' and c.run_at <= app_now() and t.max_parallel_calls is not null
+"""
+
+LOCK_LIMITED = """
+select id from teams
+ where id in (select team_id from calls where id = any(%s)) and max_parallel_calls is not null
+ order by id for no key update
+"""
+
+# A statement of its own, after the lock: its snapshot sees what those who held the lock before us claimed.
+FITTING = """
+with due as (
+    select id, team_id, priority from calls
+     where id = any(%(ids)s) and team_id = any(%(teams)s) and state = 'pending' and run_at <= app_now()
+     order by id for update
+), room as (
+    select t.id as team_id, t.max_parallel_calls - (
+           select count(*) from calls c where c.team_id = t.id and c.state = 'in_progress') as calls
+      from teams t where t.id = any(%(teams)s)
+), ranked as (
+    select d.id, row_number() over (partition by d.team_id order by d.priority desc, d.id) <= r.calls as fits
+      from due d join room r using (team_id)
+), held as (
+    update calls c set rung_at = null from ranked r where c.id = r.id and not r.fits
+)
+select id from ranked where fits
+"""
+
+# Of a limited team, what runs and what is rung: due calls that a worker may claim any moment.
+BUSY = """
+    (select count(*) from (select 1 from calls c where c.team_id = t.id and c.state = 'in_progress'
+                            limit t.max_parallel_calls) running)
+  + (select count(*) from (select 1 from calls c where c.team_id = t.id and c.state = 'pending'
+                              and c.rung_at is not null and c.run_at <= app_now() limit t.max_parallel_calls) rung)
+"""
+
+# What is rung now has been held until now: run_at says since when a call lacks nothing but a worker.
+NEXT = f"""
+with room as (
+    select t.id as team_id, greatest(0, least(t.max_parallel_calls, %(most)s) - ({BUSY})) as calls
+      from teams t where t.id = any(%(teams)s) and t.max_parallel_calls is not null
+), picked as (
+    select c.id from room r cross join lateral (
+           select id from calls c where c.team_id = r.team_id and c.state = 'pending' and c.rung_at is null
+            order by c.priority desc, c.id limit r.calls for update skip locked) c
+)
+update calls c set rung_at = app_now(), run_at = app_now() from picked where c.id = picked.id returning c.id
 """
 
 LOST = """
@@ -23,7 +88,8 @@ update calls c set rung_at = app_now() from lost where c.id = lost.id returning 
 """
 
 # Teams take turns: a team's n-th waiting call has turn n / weight; priority and age order calls inside a team only.
-DISPATCH = """
+# A team with max_parallel_calls is rung for only as far as these have room.
+DISPATCH = f"""
 with recursive waiting(team_id) as (
     (select team_id from calls where state = 'pending' and rung_at is null order by team_id limit 1)
     union all
@@ -35,22 +101,47 @@ with recursive waiting(team_id) as (
         select 1 from calls where state = 'pending' and rung_at is not null and run_at <= app_now()
          limit %(window)s) rung
 ), candidate as (
-    select q.id, q.n::float8 / t.weight as turn
+    select q.id, q.n::float8 / t.weight as turn, t.max_parallel_calls is not null as limited
       from waiting w join teams t on t.id = w.team_id
       cross join lateral (
            select id, row_number() over (order by priority desc, id) as n
              from (select id, priority from calls c
                     where c.team_id = w.team_id and c.state = 'pending' and c.rung_at is null
-                    order by priority desc, id limit (select calls from room)) first) q
+                    order by priority desc, id
+                    limit least((select calls from room),
+                                case when t.max_parallel_calls is not null
+                                     then greatest(0, t.max_parallel_calls - ({BUSY})) end)) first) q
 ), chosen as (
-    select id, turn from candidate order by turn, id limit (select calls from room)
+    select id, turn, limited from candidate order by turn, id limit (select calls from room)
 ), picked as (
     select id from calls where id in (select id from chosen) and state = 'pending' and rung_at is null
      order by id for update skip locked
 ), rung as (
-    update calls c set rung_at = app_now() from picked where c.id = picked.id returning c.id
+    update calls c set rung_at = app_now(), run_at = case when h.limited then app_now() else c.run_at end
+      from picked join chosen h using (id) where c.id = picked.id returning c.id
 )
 select id from rung join chosen using (id) order by turn, id
+"""
+
+# Rung long ago first. Beyond MOST_RUNG bells none is rung again (workers/sweeper.py), so the oldest is among these.
+# Of the calls nobody rang yet, the one whose turn is next in each team; those of a limited team are held by its limit.
+LACKING_A_WORKER = f"""
+with recursive waiting(team_id) as (
+    (select team_id from calls where state = 'pending' and rung_at is null order by team_id limit 1)
+    union all
+    select (select c.team_id from calls c where c.state = 'pending' and c.rung_at is null and c.team_id > w.team_id
+             order by c.team_id limit 1)
+      from waiting w where w.team_id is not null
+), lacking as (
+    (select run_at from calls where state = 'pending' and rung_at is not null order by rung_at limit {MOST_RUNG})
+    union all
+    select h.run_at
+      from (select team_id from waiting where team_id is not null limit 100) w
+      join teams t on t.id = w.team_id and t.max_parallel_calls is null
+      cross join lateral (select run_at from calls c where c.team_id = w.team_id and c.state = 'pending'
+                             and c.rung_at is null order by priority desc, id limit 1) h
+)
+select extract(epoch from app_now() - min(run_at))::float8 as age_s from lacking where run_at <= app_now()
 """
 
 EXPIRED = """
@@ -94,6 +185,44 @@ class Expired:
 async def unfinished_of_teams(tx: Tx, team_ids: Iterable[str], *, most: int) -> dict[str, int]:
     """How many calls of each team have not ended, counted up to `most`."""
     return {row.team_id: row.calls for row in await hot(tx, UNFINISHED_OF_TEAMS, (most, sorted(set(team_ids))))}
+
+
+async def waiting_of_teams(tx: Tx, most: Mapping[str, int]) -> dict[str, int]:
+    """How many calls of each team wait (none of them running), counted up to so many."""
+    rows = await hot(tx, WAITING_OF_TEAMS, (list(most), list(most.values()))) if most else []
+    return {row.team_id: row.calls for row in rows}
+
+
+async def lock_queues(tx: Tx, team_ids: Iterable[str]) -> dict[str, int]:
+    """Lock teams by id, before any call or account. Returns each one's `max_queued_calls`, where it has one."""
+    wanted = sorted(set(team_ids))
+    return {row.team_id: row.most for row in await hot(tx, LOCK_QUEUES, (wanted,))} if wanted else {}
+
+
+async def limited(tx: Tx, call_ids: Iterable[UUID]) -> list[UUID]:
+    """Those of these calls that could be claimed, if it were not for their team's `max_parallel_calls`."""
+    return [row.id for row in await hot(tx, LIMITED, (list(call_ids),))]
+
+
+async def lock_limited(tx: Tx, call_ids: Iterable[UUID]) -> list[str]:
+    """Lock these calls' teams that have `max_parallel_calls`, before any call: what they run can be counted now."""
+    return [row.id for row in await hot(tx, LOCK_LIMITED, (list(call_ids),))]
+
+
+async def fitting(tx: Tx, call_ids: Iterable[UUID], locked_teams: Iterable[str]) -> list[UUID]:
+    """Those of these calls that their locked teams may run now; the others wait for their turn again."""
+    return [row.id for row in await hot(tx, FITTING, {"ids": list(call_ids), "teams": list(locked_teams)})]
+
+
+async def next_of(tx: Tx, team_ids: Iterable[str], *, most: int) -> list[UUID]:
+    """Waiting calls that limited teams may run now; they count as rung. most: running and rung calls of a team."""
+    return [row.id for row in await hot(tx, NEXT, {"teams": list(team_ids), "most": most})]
+
+
+async def lacking_a_worker_s(tx: Tx) -> float:
+    """For how long the oldest due call has lacked nothing but a worker, so not what a limit holds; 0: there is none."""
+    [row] = await hot(tx, LACKING_A_WORKER)
+    return max(0.0, row.age_s or 0.0)
 
 
 async def lost(tx: Tx, *, rung_before_s: float, limit: int) -> list[UUID]:

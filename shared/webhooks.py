@@ -209,7 +209,8 @@ class Recorded:
 
 async def lock_team(tx: Tx, team_id: str) -> bool:
     """Whether the team exists; its endpoints are counted and created one at a time until `tx` ends."""
-    statement = select(tables.teams.c.id).where(tables.teams.c.id == team_id).with_for_update(key_share=True)
+    there = (tables.teams.c.id == team_id) & (tables.teams.c.status != "deleted")
+    statement = select(tables.teams.c.id).where(there).with_for_update(key_share=True)
     return await tx.scalar(statement) is not None
 
 

@@ -22,6 +22,7 @@ from tests.stack import FreshStacks, Stack, running_stack
 SERVER_PROGRAMS = ("WAYBILL_POSTGRES_BIN", "WAYBILL_REDIS_SERVER")
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 ADMIN_KEY = "test-admin-key-of-at-least-32-characters"
+SECRET_KEY = "test-secret-key-of-at-least-32-characters"
 ENCRYPTION_KEY = base64.b64encode(b"e" * 32).decode()
 
 
@@ -90,6 +91,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
         database_url=database_url,
         redis_url=redis_url,
         admin_key=SecretStr(ADMIN_KEY),
+        secret_key=SecretStr(SECRET_KEY),
         encryption_key=SecretStr(ENCRYPTION_KEY),
     )
 

@@ -79,7 +79,8 @@ ALWAYS = {
          where j.team_id = any(%s) and j.status in {FINAL}""",
     "an unfinished job with calls holds its credit": f"""
         select j.id from jobs j left join holds h on h.job_id = j.id
-         where j.team_id = any(%s) and j.calls_total > 0 and j.status not in {FINAL} and h.job_id is null""",
+         where j.team_id = any(%s) and j.calls_total > 0 and j.status not in {FINAL} and h.job_id is null
+           and j.budget_mode = 'job_based'""",
     "a job-based job is charged once when it completed with a call and none failed, else not": """
         select j.id, j.status, j.credits_charged, e.amount from jobs j
           left join credit_entries e on e.job_id = j.id and e.kind = 'deduction'

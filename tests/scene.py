@@ -19,6 +19,7 @@ from shared.db import Database
 from shared.messages import Ended, Message, RunCalls, Stop
 from shared.runtime import Runtime
 from shared.states import Outcome
+from tests.api import conform
 from tests.api.admin import Api, unique
 from workers.calls import Calls
 from workers.provider import Answer, ProviderError
@@ -185,7 +186,7 @@ class Scene:
     ) -> Team:
         """A team that may use `models` new aliases; the first one falls back to the others."""
         names = [unique("model") for _ in range(models)]
-        for n, name in enumerate(names):
+        for n, name in reversed(list(enumerate(names))):
             more = {"fallbacks": names[1:]} if n == 0 else {}
             await self.api.alias(**{"alias": name, "api_key": "sk-provider", **PRICES, **more, **(alias or {})})
         group = await self.api.group(model_aliases=names)
@@ -228,7 +229,9 @@ async def opened(runtime: Runtime, **changed: Any) -> AsyncIterator[Scene]:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://waybill") as client,
+        httpx.AsyncClient(
+            transport=transport, base_url="http://waybill", event_hooks={"response": [conform.check]}
+        ) as client,
     ):
         api = Api(client, settings.admin_key.get_secret_value())
         scene = Scene(rt, api, client, app, provider, Calls(rt, provider, "test-worker"), rung)
@@ -247,4 +250,4 @@ async def agrees(scene: Scene, team: Team) -> None:
     assert account.allocated - account.used == sum(entry.amount for entry in entries)
     assert account.held == held.credits
     assert account.used == charged.n == -sum(entry.amount for entry in entries if entry.kind == "deduction")
-    assert account.allocated - account.used - account.held >= 0
+    assert account.limit_mode != "hard" or account.allocated - account.used - account.held >= 0

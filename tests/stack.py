@@ -29,6 +29,7 @@ from tests.waiting import until
 from tests.workers.receiver import Answer, receiving
 
 ADMIN_KEY = "stack-admin-key-of-at-least-32-characters"
+SECRET_KEY = "stack-secret-key-of-at-least-32-characters"
 ENCRYPTION_KEY = base64.b64encode(b"s" * 32).decode()
 PRICES = {"pricing_input": 30.0, "pricing_output": 60.0}
 SHOWN_LOG_BYTES = 6000
@@ -84,6 +85,7 @@ class Stack:
             database_url=self.database_url,
             redis_url=self.env["WAYBILL_REDIS_URL"],
             admin_key=SecretStr(ADMIN_KEY),
+            secret_key=SecretStr(SECRET_KEY),
             encryption_key=SecretStr(ENCRYPTION_KEY),
             lease_s=float(self.env["WAYBILL_LEASE_S"]),
         )
@@ -322,6 +324,7 @@ def running_stack(**other: str) -> Iterator[Stack]:
             "WAYBILL_DATABASE_URL": url,
             "WAYBILL_REDIS_URL": servers.valkey.url(),
             "WAYBILL_ADMIN_KEY": ADMIN_KEY,
+            "WAYBILL_SECRET_KEY": SECRET_KEY,
             "WAYBILL_ENCRYPTION_KEY": ENCRYPTION_KEY,
             "WAYBILL_PORT": str(free_port()),
             "WAYBILL_WORKER_PIDS_FILE": str(folder / "workers.json"),

@@ -5,14 +5,16 @@ import time
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from shared import calls, clock, closing, limits, log
+from shared import calls, clock, closing, limits, log, waiting_calls
 from shared.calls import Claimed
 from shared.closing import Report
 from shared.db import is_down, one_to_blame
 from shared.group_commit import GroupCommit
+from shared.limits import Limits
 from shared.messages import RunCalls
 from shared.runtime import Runtime
 from shared.states import CallState, Outcome
+from shared.team_queue import RUNG_DIRECTLY
 from workers import reports
 from workers.pool import Fence
 from workers.provider import Answer, Provider, ProviderError
@@ -31,6 +33,10 @@ class Calls:
         self._provider = provider
         self._worker = worker
         self._claims: GroupCommit[Sequence[UUID], list[Claimed]] = GroupCommit(self._claim_group)
+        self._limited_claims: GroupCommit[Sequence[UUID], list[Claimed]] = GroupCommit(
+            self._claim_limited, alone=one_to_blame
+        )
+        self._nexts: GroupCommit[str, None] = GroupCommit(self._ring_next)
         self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=one_to_blame)
         self._asking: dict[Fence, asyncio.Task[Answer]] = {}
         self._stopped: dict[Fence, str] = {}
@@ -41,6 +47,11 @@ class Calls:
         """Take calls under a lease; one bell rung twice takes nothing the second time."""
         claimed = await self._claims.add(call_ids)
         self.held.update(call.fence for call in claimed)
+        left = set(call_ids) - {call.id for call in claimed}
+        if left:
+            limited = await self._claimed_as_limited(list(left))
+            self.held.update(call.fence for call in limited)
+            claimed = [*claimed, *limited]
         return claimed
 
     async def run(self, call: Claimed) -> None:
@@ -54,6 +65,8 @@ class Calls:
         finally:
             self.held.discard(call.fence)
             self._stopped.pop(call.fence, None)
+        if call.max_parallel_calls is not None:
+            await self._nexts.add(call.team_id)
 
     def stop(self, fence: Fence, reason: str) -> None:
         """Close a running call's provider connection. reason: cancelled, lost (somebody else has it) or drained."""
@@ -130,9 +143,13 @@ class Calls:
 
     async def _settle_tokens(self, call: Claimed, report: Report) -> None:
         """The token limit reserved an estimate; what the call really used takes its place."""
-        if call.tpm_limit is not None and report.state != CallState.PENDING:
-            used = report.usage.prompt_tokens + report.usage.completion_tokens
-            await limits.settle_tokens(self._rt.redis, call.team_id, str(call.id), used)
+        if report.state == CallState.PENDING:
+            return
+        subjects = [Limits(team_id=call.team_id, rpm=None, tpm=call.tpm_limit)]
+        if call.key_id is not None:
+            subjects.append(Limits(team_id=call.team_id, key_id=call.key_id, rpm=None, tpm=call.key_tpm_limit))
+        used = report.usage.prompt_tokens + report.usage.completion_tokens
+        await limits.settle_tokens(self._rt.redis, subjects, str(call.id), used)
 
     def _ring_retry(self, report: Report, *, mine: bool) -> None:
         if not mine:
@@ -145,8 +162,44 @@ class Calls:
         wanted = [call_id for ids in group for call_id in ids]
         async with self._rt.db.statement() as tx:
             won = await calls.claim(tx, wanted, lease_s=self._rt.settings.lease_s, worker=self._worker)
-        claimed = {call.id: call for call in won}
-        return [[claimed.pop(call_id) for call_id in ids if call_id in claimed] for ids in group]
+        return _shared_out(won, group)
+
+    async def _claimed_as_limited(self, call_ids: Sequence[UUID]) -> list[Claimed]:
+        """Those that only `max_parallel_calls` kept from being claimed; trouble with them is no other call's."""
+        try:
+            return await self._limited_claims.add(call_ids)
+        except Exception as error:
+            if not is_down(error):
+                logger.exception("limited_claim_failed")
+            logger.warning("limited_claim_waits", error=type(error).__name__, calls=len(call_ids))
+            return []
+
+    async def _claim_limited(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
+        """Claim as many as the limits of their teams have room for; the others wait for their turn again."""
+        wanted = [call_id for ids in group for call_id in ids]
+        async with self._rt.db.statement() as tx:
+            wanted = await waiting_calls.limited(tx, wanted)
+        if not wanted:
+            return [[] for _ in group]
+        async with self._rt.db.transaction() as tx:
+            teams = await waiting_calls.lock_limited(tx, wanted)
+            fitting = await waiting_calls.fitting(tx, wanted, teams)
+            lease_s = self._rt.settings.lease_s
+            won = await calls.claim(tx, fitting, lease_s=lease_s, worker=self._worker, locked_teams=teams)
+        return _shared_out(won, group)
+
+    async def _ring_next(self, team_ids: Sequence[str]) -> list[None]:
+        """Calls of these limited teams ended: what they held back is rung at once, the dispatcher is the net."""
+        try:
+            async with self._rt.db.statement() as tx:
+                following = await waiting_calls.next_of(tx, set(team_ids), most=RUNG_DIRECTLY)
+        except Exception as error:
+            if not is_down(error):
+                raise
+            logger.warning("ring_next_failed", error=type(error).__name__)
+        else:
+            self._rt.ring(RunCalls(ids=tuple(following)))
+        return [None] * len(team_ids)
 
     async def _close_group(self, group: Sequence[Report]) -> list[bool | Exception]:
         async with self._rt.db.transaction() as tx:
@@ -154,6 +207,12 @@ class Calls:
         for message in aftermath.messages():
             self._rt.ring(message)
         return [report.fence in aftermath.mine for report in group]
+
+
+def _shared_out(won: Sequence[Claimed], group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
+    """What was claimed, to those who asked for it."""
+    claimed = {call.id: call for call in won}
+    return [[claimed.pop(call_id) for call_id in ids if call_id in claimed] for ids in group]
 
 
 def timed_out(call: Claimed, provider_timeout_s: float) -> ProviderError:

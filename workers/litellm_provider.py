@@ -17,6 +17,7 @@ from litellm._internal_context import internal_sub_call
 from shared.calls import Claimed
 from shared.credentials import CannotOpen, Sealer
 from shared.request_fields import PARAMETERS
+from shared.sealed import ALIAS_KEY, CREDENTIAL_KEY
 from shared.settings import Settings
 from shared.states import Outcome
 from workers import answers
@@ -87,14 +88,22 @@ class LitellmProvider(Provider):
         if call.litellm_model is None:
             return not_sent("provider_error", f"model alias '{call.alias}' no longer exists")
         if call.api_key_sealed is not None:
-            try:
-                return self._sealer.open(call.api_key_sealed, purpose=f"model_aliases.api_key:{call.alias}")
-            except CannotOpen:
-                return not_sent("provider_auth", f"the key of model alias '{call.alias}' cannot be opened")
+            owner = f"model alias '{call.alias}'"
+            return self._opened(call.api_key_sealed, purpose=ALIAS_KEY.purpose(call.alias), owner=owner)
+        if call.credential_key_sealed is not None:
+            owner = f"provider credential {call.credential_id}"
+            purpose = CREDENTIAL_KEY.purpose(call.credential_id)
+            return self._opened(call.credential_key_sealed, purpose=purpose, owner=owner)
         if call.api_base is not None:
             return NO_KEY
         known = self._provider_keys.get(call.provider or "") if self._settings.provider_env_fallback else None
         return known or not_sent("provider_auth", f"no key for provider '{call.provider}'")
+
+    def _opened(self, sealed: bytes, *, purpose: str, owner: str) -> str | ProviderError:
+        try:
+            return self._sealer.open(sealed, purpose=purpose)
+        except CannotOpen:
+            return not_sent("provider_auth", f"the key of {owner} cannot be opened")
 
     def _arguments(self, call: Claimed, key: str, timeout_s: float, raw: list[str]) -> dict[str, Any]:
         """All that litellm is told; `raw` gets the provider's body. Of the request only whitelisted fields pass."""

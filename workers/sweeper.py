@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from shared import attempts, clock, closing, ids, jobs, ledger, log, redis_keys, waiting_calls, webhooks
+from shared import attempts, clock, closing, deletion, ids, jobs, ledger, log, redis_keys, waiting_calls, webhooks
 from shared.closing import Report
 from shared.db import is_down
 from shared.ending import End, end_job, ring
@@ -16,7 +16,7 @@ from shared.jobs import Job
 from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime
 from shared.states import CallState, JobStatus
-from workers import reports
+from workers import refills, reports
 
 logger = log.get(__name__)
 
@@ -43,10 +43,12 @@ class Sweep:
             self.overdue_calls,
             self.overdue_jobs,
             self.idle_jobs,
+            self.jobs_of_deleted_teams,
             self.orphaned_attempts,
             self.stale_holds,
             self.lost_bells,
             self.due_deliveries,
+            self.due_refills,
         )
         found = {}
         for step in steps:
@@ -118,6 +120,10 @@ class Sweep:
             idle = await jobs.idle(tx, self.rt.settings.job_idle_timeout_s, limit=STEP)
         return await self._fail_jobs(idle, "idle_timeout")
 
+    async def jobs_of_deleted_teams(self) -> int:
+        """Jobs that a crash, or a request already under way, left open when their team was deleted are cancelled."""
+        return await deletion.end_some(self.rt)
+
     async def orphaned_attempts(self) -> int:
         """Attempts on record as running whose call went on without them: their cost is estimated and ours."""
         async with self.rt.db.statement() as tx:
@@ -159,6 +165,10 @@ class Sweep:
             due = await webhooks.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
         self.rt.ring(Deliver(ids=tuple(due)))
         return len(due)
+
+    async def due_refills(self) -> int:
+        """Credits that accounts are given by themselves."""
+        return await refills.add_due(self.rt)
 
     async def _fail_jobs(self, seen: Sequence[tuple[UUID, datetime]], reason: str) -> int:
         failed = 0

@@ -15,6 +15,7 @@ from shared.messages import RunCalls
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
+from workers import retention
 from workers.sweeper import Sweep
 
 logger = log.get(__name__)
@@ -68,6 +69,7 @@ async def _lead_on(
     loops = [
         asyncio.create_task(_every(rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt))),
         asyncio.create_task(_every(rt.settings.dispatch_s, lambda: dispatch(rt))),
+        asyncio.create_task(_every(retention.EVERY_S, lambda: retention.delete_expired(rt))),
     ]
     stopped = asyncio.create_task(stopping.wait())
     try:

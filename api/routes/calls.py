@@ -15,6 +15,7 @@ from api.http import endpoint
 from api.lists import next_link
 from api.once import Once
 from api.replies import Reply
+from api.wire.call_answers import CallOut, CallResultOut, CallsOut, WaitingOut
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
 from shared import attempts, audit, calls, clock, closing, ids, intake, jobs
@@ -34,35 +35,37 @@ ORDERS = {
 }
 
 
-@endpoint("team")
+@endpoint("team", answers={200: CallResultOut, 202: WaitingOut})
 async def llm_call(
     rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CallIn, once: Once
 ) -> Reply:
     """Accept a call, wait for its answer as long as the client wants, else answer 202: the call goes on."""
     key, id_, now = caller.team, parse_id(job_id, "Job not found"), clock.now()
     if once.call_id is not None:
-        return await _answered(rt, id_, once.call_id, _links(id_, once.call_id))
+        return await _answered(rt, desk, id_, once.call_id, _links(id_, once.call_id))
     async with rt.db.statement() as tx:
-        intake.check_open(await jobs.read(tx, id_), key.team_id)
-        route = await submission.resolve(rt, tx, key.team_id, body)
+        job = intake.check_open(await jobs.read(tx, id_), key.team_id)
+        route = await submission.resolve(rt, desk, tx, key, body)
     call_id = ids.new()
     callback = await submission.checked_callback(rt, "call", call_id, body)
-    call = submission.new_call(rt, body, route, job_id=id_, key=key, now=now, call_id=call_id, callback=callback)
+    call = submission.new_call(
+        rt, body, route, job_id=id_, key=key, now=now, call_id=call_id, callback=callback, priority=job.priority
+    )
     wanted = prefer.preference(request)
     headers = {**wanted.headers, **_links(id_, call.id)}
     wait_s = rt.settings.default_wait_s if wanted.wait_s is None else wanted.wait_s
-    at_once = _still_waiting(str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
+    at_once = _still_waiting(desk, str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
     claim = once.claim(job_id=id_, call_id=call.id, answer=None if wait_s else at_once)
     submitted = await submission.submit(rt, desk, key, job_id=id_, calls=[call], waits_for=call.id, claim=claim)
     if not wait_s:
         desk.waiters.forget(call.id, submitted.finished)
         return replace(at_once, headers={**submitted.headers, **at_once.headers})
     await desk.waiters.wait(call.id, submitted.finished, wait_s)
-    reply = await _answered(rt, id_, call.id, {**submitted.headers, **headers})
-    return reply if reply.status == 200 else await once.store(reply)
+    reply = await _answered(rt, desk, id_, call.id, {**submitted.headers, **headers})
+    return reply if reply.status == 200 else await once.store(reply, call_id=call.id)
 
 
-@endpoint("any")
+@endpoint("any", answers=CallOut)
 async def read_call(
     rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, call_id: str, query: WaitQuery
 ) -> Reply:
@@ -76,7 +79,7 @@ async def read_call(
     return await held_read(desk.waiters, request, call, wanted, read)
 
 
-@endpoint("any")
+@endpoint("any", answers=CallsOut)
 async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery, request: Request) -> Reply:
     """A page of a job's calls, oldest first, without their texts."""
     states = [word.lower() for word in request.query_params.getlist("status")] or None
@@ -99,7 +102,7 @@ async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery
     return Reply(body=body, headers=next_link(request, query, total))
 
 
-@endpoint("any:w")
+@endpoint("any:w", answers=CallOut)
 async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, once: Once) -> dict[str, Any]:
     """End a call that has not ended; its provider connection is closed within a second."""
     async with rt.db.transaction() as tx:
@@ -117,21 +120,23 @@ async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, on
     return shown
 
 
-async def _answered(rt: Runtime, job_id: UUID, call_id: UUID, headers: dict[str, str]) -> Reply:
+async def _answered(rt: Runtime, desk: Desk, job_id: UUID, call_id: UUID, headers: dict[str, str]) -> Reply:
     async with rt.db.statement() as tx:
         call = await calls.get(tx, job_id, call_id)
     if call is None:
         raise NotFound("Call not found")
     if call.completed_at is None:
-        return _still_waiting(str(call_id), str(job_id), call.state, clock.iso(call.created_at), headers)
+        return _still_waiting(desk, str(call_id), str(job_id), call.state, clock.iso(call.created_at), headers)
     if call.state == CallState.COMPLETED:
         return Reply(body=views.result_object(call), headers=headers)
     raise failure(call, headers)
 
 
-def _still_waiting(call_id: str, job_id: str, status: str, created_at: str | None, headers: dict[str, str]) -> Reply:
+def _still_waiting(
+    desk: Desk, call_id: str, job_id: str, status: str, created_at: str | None, headers: dict[str, str]
+) -> Reply:
     body = views.waiting_object(call_id, job_id, status, created_at)
-    return Reply(body=body, status=202, headers={**headers, "Retry-After": "1"})
+    return Reply(body=body, status=202, headers={**headers, "Retry-After": str(desk.door.wait_s)})
 
 
 def failure(call: Call, headers: dict[str, str]) -> CallFailed:

@@ -16,7 +16,8 @@ from api.http import endpoint
 from api.once import Once, still_running
 from api.replies import Reply
 from api.wire.calls import CallIn
-from api.wire.jobs import CancelIn, CompleteIn, JobIn, WaitQuery
+from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
+from api.wire.jobs import CancelIn, CompleteIn, JobIn, MetadataIn, WaitQuery
 from shared import calls, clock, ids, intake, jobs, money, webhooks
 from shared.calls import NewCall
 from shared.db import Tx
@@ -31,7 +32,7 @@ from shared.states import JobStatus
 MAX_CALLS_SHOWN = 1000
 
 
-@endpoint("team")
+@endpoint("team", answers={200: JobOut | ClosingOut, 202: AcceptedJobOut})
 async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, body: JobIn, once: Once) -> Reply:
     """Make a job; with `calls` all of them are accepted or none, and `Prefer: wait` waits for the job's end."""
     key = caller.team
@@ -39,10 +40,10 @@ async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, 
         raise Forbidden(f"API key does not belong to team '{body.team_id}'")
     wanted = prefer.preference(request)
     if once.job_id is not None:
-        return await _created_before(rt, once.job_id, body, wanted)
+        return await _created_before(rt, desk, once.job_id, body, wanted)
     metadata = intake.merged_metadata({}, body.metadata or {})
     job = await _new_job(rt, key, body, metadata)
-    new = await _new_calls(rt, key, job, body.calls or [])
+    new = await _new_calls(rt, desk, key, job, body.calls or [])
     submitted = await submission.submit(
         rt,
         desk,
@@ -60,10 +61,10 @@ async def create_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, 
         if closing_["completed_at"] is not None:
             return await once.store(Reply(body=closing_, headers=headers))
     desk.waiters.forget(job.id, submitted.finished)
-    return await once.store(await _created(rt, job.id, [(call.position, call.id) for call in new], headers))
+    return await once.store(await _created(rt, desk, job.id, [(call.position, call.id) for call in new], headers))
 
 
-@endpoint("any")
+@endpoint("any", answers=JobOut)
 async def read_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, query: WaitQuery) -> Reply:
     """A job as it stands; with a wait, once it ended or (If-None-Match) changed."""
 
@@ -76,7 +77,7 @@ async def read_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
     return await held_read(desk.waiters, request, parse_id(job_id, "Job not found"), wanted, read)
 
 
-@endpoint("team")
+@endpoint("team", answers=ClosingOut)
 async def complete_job(
     rt: Runtime, desk: Desk, caller: Caller, request: Request, job_id: str, body: CompleteIn, once: Once
 ) -> Reply:
@@ -104,7 +105,7 @@ async def complete_job(
     return await once.store(Reply(body=await _closing(rt, id_), headers=wanted.headers))
 
 
-@endpoint("any:w")
+@endpoint("any:w", answers=ClosingOut)
 async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, once: Once) -> dict[str, Any]:
     """End a job and all its unfinished calls now; the hold is given back."""
     id_ = parse_id(job_id, "Job not found")
@@ -121,7 +122,20 @@ async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, o
     return await once.store(await _closing(rt, id_))
 
 
-@endpoint("any")
+@endpoint("team", answers=MetadataOut)
+async def patch_metadata(rt: Runtime, caller: Caller, job_id: str, body: MetadataIn) -> dict[str, Any]:
+    """Merge into the job's metadata, shallow; also after its end."""
+    id_, key = parse_id(job_id, "Job not found"), caller.team
+    async with rt.db.transaction() as tx:
+        job = _owned((await jobs.lock(tx, [id_])).get(id_), key.team_id)
+        job.metadata = intake.merged_metadata(job.metadata, body.metadata)
+        await jobs.save(tx, [job])
+        changed = await jobs.read(tx, id_)
+    updated_at = changed.updated_at if changed else None
+    return {"job_id": str(id_), "metadata": job.metadata, "updated_at": clock.iso(updated_at)}
+
+
+@endpoint("any", answers=JobCostsBreakdownOut)
 async def job_costs(rt: Runtime, caller: Caller, job_id: str) -> dict[str, Any]:
     """What a job cost, call by call; the lines sum to the total exactly."""
     async with rt.db.statement() as tx:
@@ -162,7 +176,7 @@ async def _new_job(rt: Runtime, key: Key, body: JobIn, metadata: dict[str, Any])
     )
 
 
-async def _new_calls(rt: Runtime, key: Key, job: Job, wanted: Sequence[CallIn]) -> list[NewCall]:
+async def _new_calls(rt: Runtime, desk: Desk, key: Key, job: Job, wanted: Sequence[CallIn]) -> list[NewCall]:
     new = []
     routes: dict[str | None, Route] = {}
     for index, call in enumerate(wanted):
@@ -170,7 +184,7 @@ async def _new_calls(rt: Runtime, key: Key, job: Job, wanted: Sequence[CallIn]) 
         route = routes.get(call.asked_model)
         if route is None:
             async with rt.db.statement() as tx:
-                route = routes[call.asked_model] = await submission.resolve(rt, tx, key.team_id, call, loc)
+                route = routes[call.asked_model] = await submission.resolve(rt, desk, tx, key, call, loc)
         call_id = ids.new()
         new.append(
             submission.new_call(
@@ -189,7 +203,7 @@ async def _new_calls(rt: Runtime, key: Key, job: Job, wanted: Sequence[CallIn]) 
     return new
 
 
-async def _created_before(rt: Runtime, job_id: UUID, body: JobIn, wanted: prefer.Preference) -> Reply:
+async def _created_before(rt: Runtime, desk: Desk, job_id: UUID, body: JobIn, wanted: prefer.Preference) -> Reply:
     """The answer to a repeat whose first request died, or still waits, before it had an answer."""
     if body.calls and wanted.wait_s:
         closing_ = await _closing(rt, job_id)
@@ -198,10 +212,12 @@ async def _created_before(rt: Runtime, job_id: UUID, body: JobIn, wanted: prefer
         return Reply(body=closing_, headers=wanted.headers)
     async with rt.db.statement() as tx:
         page, _ = await calls.list_of_job(tx, job_id, limit=len(body.calls or ()), order="c.position asc")
-    return await _created(rt, job_id, [(call.position, call.id) for call in page], wanted.headers)
+    return await _created(rt, desk, job_id, [(call.position, call.id) for call in page], wanted.headers)
 
 
-async def _created(rt: Runtime, job_id: UUID, new: Sequence[tuple[int, UUID]], headers: dict[str, str]) -> Reply:
+async def _created(
+    rt: Runtime, desk: Desk, job_id: UUID, new: Sequence[tuple[int, UUID]], headers: dict[str, str]
+) -> Reply:
     async with rt.db.statement() as tx:
         job = await jobs.get(tx, job_id)
         if job is None:
@@ -210,7 +226,11 @@ async def _created(rt: Runtime, job_id: UUID, new: Sequence[tuple[int, UUID]], h
     if not new:
         return Reply(body=body, headers=headers)
     body["calls"] = [{"index": index, "call_id": str(call_id), "status": "pending"} for index, call_id in new]
-    return Reply(body=body, status=202, headers={**headers, "Location": f"/api/jobs/{job_id}", "Retry-After": "1"})
+    return Reply(
+        body=body,
+        status=202,
+        headers={**headers, "Location": f"/api/jobs/{job_id}", "Retry-After": str(desk.door.wait_s)},
+    )
 
 
 async def _shown(tx: Tx, job: JobView, *, admin: bool) -> dict[str, Any]:
@@ -221,7 +241,7 @@ async def _shown(tx: Tx, job: JobView, *, admin: bool) -> dict[str, Any]:
 async def _wait_for_calls(rt: Runtime, desk: Desk, job_id: UUID, wait_s: float) -> None:
     """Wait until the job has no unfinished call, one call after the other."""
     until = clock.monotonic() + wait_s
-    while (left_s := until - clock.monotonic()) > 0:
+    while (left_s := until - clock.monotonic()) > 0 and not desk.waiters.is_closed:
         async with rt.db.statement() as tx:
             call_id = await calls.any_unfinished(tx, job_id)
         if call_id is None:

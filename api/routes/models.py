@@ -1,51 +1,69 @@
-"""Model aliases and model access groups: written by admins; teams read those they hold, without the provider's side."""
+"""Model aliases: written by admins; teams read those they may use, without the provider's side."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
+from starlette.requests import Request
 
 from api import model_objects
 from api.auth import Caller
-from api.fields import Absent, AliasName, Description, Id, Title, once
 from api.http import endpoint
-from api.model_bodies import ChangeAlias, CreateAlias, columns_of
-from shared import model_aliases, model_groups, names, teams
+from api.lists import Page, next_link
+from api.model_bodies import ChangeAlias, CreateAlias, check_provider, columns_of, is_active
+from api.once import Once
+from api.replies import Reply
+from api.wire.answers import Message
+from api.wire.models import AliasOut, AliasWithUsageOut, TeamAliasOut
+from shared import audit, model_aliases, model_groups, names, teams
 from shared.db import Tx
-from shared.errors import BadRequest, Forbidden, Invalid, NotFound
+from shared.errors import BadRequest, Invalid, NotFound
 from shared.model_aliases import Alias
-from shared.model_groups import Group
 from shared.runtime import Runtime
 
 
-class CreateGroup(Absent):
-    """The body of POST /model-access-groups/create."""
+class AliasesQuery(Page):
+    """A page of aliases."""
 
-    group_name: Id
-    display_name: Title | None = None
-    description: Description | None = None
-    model_aliases: list[AliasName] = Field(default=[])
-
-
-class SetGroupModels(Absent):
-    """The body of PUT /model-access-groups/{group_name}/models."""
-
-    aliases: list[AliasName] = Field(validation_alias="model_aliases")
+    status: str | None = None
+    provider: str | None = None
+    access_group: str | None = None
 
 
-@endpoint("admin:w")
-async def create_alias(rt: Runtime, body: CreateAlias) -> dict[str, Any]:
+@endpoint("admin:w", answers=AliasOut)
+async def create_alias(rt: Runtime, caller: Caller, body: CreateAlias, once: Once) -> dict[str, Any]:
     """A new alias, last in each of the groups named; its key is sealed and never shown."""
     columns = await columns_of(rt, body.alias, body)
     named = {"alias": body.alias, "display_name": body.alias}
     async with rt.db.transaction() as tx:
         await _lock_groups(tx, body.access_groups)
+        await _lock_aliases(tx, body.fallbacks)
         if not await model_aliases.create(tx, {**named, **columns}):
             raise BadRequest(f"Model alias '{body.alias}' already exists")
         await _join_groups(tx, body.access_groups, body.alias)
-        return model_objects.alias(rt.prices, await _alias(tx, body.alias), usage_count=0)
+        await audit.record(tx, caller.actor, "created_alias", "alias", body.alias, _details(body, columns))
+        return await once.keep(tx, model_objects.alias(rt.prices, await _alias(tx, body.alias), usage_count=0))
 
 
-@endpoint("any")
+@endpoint("admin:r", answers=list[AliasOut])
+async def list_aliases(rt: Runtime, request: Request, query: AliasesQuery) -> Reply:
+    """All aliases, newest first."""
+    if query.provider is not None:
+        check_provider(query.provider)
+    async with rt.db.statement() as tx:
+        page, total = await model_aliases.page(
+            tx,
+            active=is_active(query.status),
+            provider=query.provider,
+            group=query.access_group,
+            limit=query.limit,
+            offset=query.offset,
+        )
+        used = await model_aliases.usage(tx, [found.alias for found in page])
+    shown = [model_objects.alias(rt.prices, found, usage_count=used[found.alias].total_calls) for found in page]
+    return Reply(body=shown, headers={"X-Total-Count": str(total), **next_link(request, query, total)})
+
+
+@endpoint("any", answers=AliasWithUsageOut | TeamAliasOut)
 async def get_alias(rt: Runtime, caller: Caller, alias: str) -> dict[str, Any]:
     """The alias; a team sees one that a group of its brings, at the prices it pays."""
     async with rt.db.statement() as tx:
@@ -55,8 +73,8 @@ async def get_alias(rt: Runtime, caller: Caller, alias: str) -> dict[str, Any]:
         return await _alias_with_usage(rt, tx, found)
 
 
-@endpoint("admin:w")
-async def change_alias(rt: Runtime, alias: str, body: ChangeAlias) -> dict[str, Any]:
+@endpoint("admin:w", answers=AliasWithUsageOut)
+async def change_alias(rt: Runtime, caller: Caller, alias: str, body: ChangeAlias) -> dict[str, Any]:
     """Change the fields given; `access_groups` replaces all memberships."""
     if body.alias not in (None, alias):
         raise Invalid.not_supported_yet("body", "alias")
@@ -64,53 +82,31 @@ async def change_alias(rt: Runtime, alias: str, body: ChangeAlias) -> dict[str, 
     async with rt.db.transaction() as tx:
         in_groups = "access_groups" in body.model_fields_set
         await _lock_groups(tx, body.access_groups)
-        if not names.is_alias(alias) or not await model_aliases.lock(tx, alias):
+        if not names.is_alias(alias):
             raise NotFound(f"Model alias '{alias}' not found")
+        await _lock_aliases(tx, [alias, *body.fallbacks])
         await model_aliases.change(tx, alias, columns)
         if in_groups:
             await model_groups.leave_others(tx, body.access_groups, alias)
             await _join_groups(tx, body.access_groups, alias)
+        await audit.record(tx, caller.actor, "updated_alias", "alias", alias, _details(body, columns))
     async with rt.db.statement() as tx:
         return await _alias_with_usage(rt, tx, await _alias(tx, alias))
 
 
-@endpoint("admin:w")
-async def create_group(rt: Runtime, body: CreateGroup) -> dict[str, Any]:
-    """A new group with its aliases in order: the first is the primary one."""
-    columns = {
-        "group_name": body.group_name,
-        "display_name": body.display_name or body.group_name,
-        "description": body.description,
-    }
+@endpoint("admin:w", answers=Message)
+async def delete_alias(rt: Runtime, caller: Caller, alias: str) -> dict[str, Any]:
+    """Delete it; it leaves all groups, and calls that wait for it go on to their next candidate."""
     async with rt.db.transaction() as tx:
-        if not await model_groups.create(tx, columns):
-            raise BadRequest(f"Model access group '{body.group_name}' already exists")
-        await _set_members(tx, body.group_name, once(body.model_aliases))
-        return await _group_object(tx, body.group_name)
+        if not names.is_alias(alias) or not await model_aliases.delete(tx, alias):
+            raise NotFound(f"Model alias '{alias}' not found")
+        await audit.record(tx, caller.actor, "deleted_alias", "alias", alias)
+    return {"message": f"Model alias '{alias}' deleted successfully"}
 
 
-@endpoint("any")
-async def get_group(rt: Runtime, caller: Caller, group_name: str) -> dict[str, Any]:
-    """The group; a team that holds it does not see the provider's side of the models, nor other teams."""
-    async with rt.db.statement() as tx:
-        group = await _group(tx, group_name)
-        members = await model_groups.members(tx, group_name)
-    if caller.team_id is None:
-        return model_objects.group(group, members)
-    if caller.team_id not in group.teams:
-        raise Forbidden(f"Team '{caller.team_id}' does not have access to model group '{group_name}'")
-    return model_objects.group_for_team(group, members)
-
-
-@endpoint("admin:w")
-async def set_group_models(rt: Runtime, group_name: str, body: SetGroupModels) -> dict[str, Any]:
-    """Replace the group's aliases, in the order given."""
-    async with rt.db.transaction() as tx:
-        if not names.is_name(group_name) or not await model_groups.lock(tx, [group_name]):
-            raise NotFound(f"Model access group '{group_name}' not found")
-        await _set_members(tx, group_name, once(body.aliases))
-        await model_groups.touch(tx, [group_name])
-        return await _group_object(tx, group_name)
+def _details(body: CreateAlias | ChangeAlias, columns: dict[str, Any]) -> dict[str, Any]:
+    """What the audit log says: the model and the names of the fields set, no key and no URL."""
+    return {"fields": sorted(body.model_fields_set), "litellm_model": columns.get("litellm_model")}
 
 
 async def _alias(tx: Tx, alias: str) -> Alias:
@@ -120,22 +116,18 @@ async def _alias(tx: Tx, alias: str) -> Alias:
     return found
 
 
-async def _group(tx: Tx, group_name: str) -> Group:
-    found = await model_groups.get(tx, group_name) if names.is_name(group_name) else None
-    if found is None:
-        raise NotFound(f"Model access group '{group_name}' not found")
-    return found
-
-
-async def _group_object(tx: Tx, group_name: str) -> dict[str, Any]:
-    return model_objects.group(await _group(tx, group_name), await model_groups.members(tx, group_name))
-
-
-async def _lock_groups(tx: Tx, groups: list[str]) -> None:
+async def _lock_groups(tx: Tx, groups: Sequence[str]) -> None:
     there = await model_groups.lock(tx, groups)
     for group in groups:
         if group not in there:
             raise NotFound(f"Model access group '{group}' not found")
+
+
+async def _lock_aliases(tx: Tx, aliases: Sequence[str]) -> None:
+    there = await model_aliases.lock(tx, aliases)
+    for alias in aliases:
+        if alias not in there:
+            raise NotFound(f"Model alias '{alias}' not found")
 
 
 async def _join_groups(tx: Tx, groups: list[str], alias: str) -> None:
@@ -143,16 +135,9 @@ async def _join_groups(tx: Tx, groups: list[str], alias: str) -> None:
     await model_groups.touch(tx, groups)
 
 
-async def _set_members(tx: Tx, group_name: str, aliases: list[str]) -> None:
-    there = await model_groups.set_members(tx, group_name, aliases)
-    for alias in aliases:
-        if alias not in there:
-            raise NotFound(f"Model alias '{alias}' not found")
-
-
 async def _alias_with_usage(rt: Runtime, tx: Tx, found: Alias) -> dict[str, Any]:
-    used = await model_aliases.usage(tx, found.alias)
-    return model_objects.alias_with_usage(rt.prices, found, used)
+    used = await model_aliases.usage(tx, [found.alias])
+    return model_objects.alias_with_usage(rt.prices, found, used[found.alias])
 
 
 async def _alias_for_team(rt: Runtime, tx: Tx, found: Alias, team_id: str) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from pydantic import AliasChoices, BaseModel, Field, field_validator
 
 from api.auth import Caller
 from api.http import endpoint
-from shared import credentials, egress, event_types, ids, webhooks
+from api.once import Once
+from api.wire.webhooks import WebhookCreatedOut
+from shared import audit, credentials, egress, event_types, ids, webhooks
 from shared.clock import iso
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
 from shared.runtime import Runtime
@@ -78,8 +80,8 @@ class Register(BaseModel):
         return value
 
 
-@endpoint("any:w")
-async def register_webhook(rt: Runtime, caller: Caller, body: Register) -> dict[str, Any]:
+@endpoint("any:w", answers=WebhookCreatedOut)
+async def register_webhook(rt: Runtime, caller: Caller, body: Register, once: Once) -> dict[str, Any]:
     """Register an endpoint. The URL is resolved before the transaction opens."""
     if not caller.may_see(body.team_id):
         raise Forbidden(f"API key does not belong to team '{body.team_id}'")
@@ -107,7 +109,8 @@ async def register_webhook(rt: Runtime, caller: Caller, body: Register) -> dict[
             auth_header_sealed=_sealed(rt, body.auth_header, f"webhook_endpoints.auth_header:{id_}"),
             headers_sealed=_sealed(rt, headers, f"webhook_endpoints.headers:{id_}"),
         )
-    return {**_shown(created, body), "secret": secret}
+        await audit.record(tx, caller.actor, "created_webhook", "webhook", ids.prefixed("whe", id_))
+        return await once.keep(tx, {**_shown(created, body), "secret": secret})
 
 
 def _check_supported(body: Register) -> None:

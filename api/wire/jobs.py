@@ -14,7 +14,7 @@ Name = Annotated[str, Field(max_length=255)]
 class JobIn(CallbackIn):
     """A new job; with `calls` the whole work in one request."""
 
-    team_id: str
+    team_id: Name
     job_type: Annotated[str, Field(min_length=1, max_length=255)]
     user_id: Name | None = None
     metadata: dict[str, Any] | None = None
@@ -37,6 +37,12 @@ class CancelIn(Wire):
     """Why a job is cancelled."""
 
     reason: Annotated[str, Field(max_length=2000)] | None = None
+
+
+class MetadataIn(Wire):
+    """What to merge into a job's metadata."""
+
+    metadata: dict[str, Any]
 
 
 class WaitQuery(BaseModel):

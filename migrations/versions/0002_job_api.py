@@ -10,6 +10,42 @@ down_revision = "0001"
 STATUS = "status in ('active', 'suspended', 'paused')"
 STATUS_WITH_DELETED = "status in ('active', 'suspended', 'paused', 'deleted')"
 
+# What ended before has its usage as well, and open jobs the estimates of their open calls.
+USAGE_SO_FAR = """
+insert into usage_daily (team_id, day, job_type, model, provider, key_id, jobs_completed, jobs_failed, jobs_cancelled,
+       credits_charged, calls_completed, calls_failed, calls_cancelled, prompt_tokens, completion_tokens,
+       client_cost_nanousd, provider_cost_nanousd, latency_sum_ms)
+select team_id, day, job_type, model, provider, key_id, sum(jc), sum(jf), sum(jx), sum(cr), sum(cc), sum(cf), sum(cx),
+       sum(pt), sum(ct), sum(cost), sum(pcost), sum(lat)
+  from (
+    select team_id, (created_at at time zone 'UTC')::date as day, job_type, '' as model, '' as provider,
+           '00000000-0000-0000-0000-000000000000'::uuid as key_id, (status = 'completed')::int as jc,
+           (status = 'failed')::int as jf, (status = 'cancelled')::int as jx, credits_charged as cr, 0 as cc, 0 as cf,
+           0 as cx, 0 as pt, 0 as ct, 0::bigint as cost, 0::bigint as pcost, 0 as lat
+      from jobs where status in ('completed', 'failed', 'cancelled')
+    union all
+    select j.team_id, (j.created_at at time zone 'UTC')::date, j.job_type, c.model, coalesce(a.provider, ''),
+           coalesce(c.key_id, '00000000-0000-0000-0000-000000000000'), 0, 0, 0, 0, (c.state = 'completed')::int,
+           (c.state = 'failed')::int, (c.state = 'cancelled')::int, coalesce(c.prompt_tokens, 0),
+           coalesce(c.completion_tokens, 0), c.client_cost_nanousd, 0, coalesce(c.latency_ms, 0)
+      from calls c join jobs j on j.id = c.job_id
+      left join attempts a on a.call_id = c.id and a.number = c.attempt
+     where c.state in ('completed', 'failed', 'cancelled')
+    union all
+    select j.team_id, (j.created_at at time zone 'UTC')::date, j.job_type, c.model, coalesce(a.provider, ''),
+           coalesce(c.key_id, '00000000-0000-0000-0000-000000000000'), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+           a.provider_cost_nanousd, 0
+      from attempts a join calls c on c.id = a.call_id join jobs j on j.id = c.job_id
+     where a.provider_cost_nanousd <> 0
+  ) lines group by 1, 2, 3, 4, 5, 6
+"""
+
+OPEN_ESTIMATES = """
+update jobs j set estimate_tokens = c.tokens
+  from (select job_id, sum(estimated_prompt_tokens::bigint + estimated_output_tokens) as tokens from calls
+         where state in ('pending', 'in_progress') group by job_id) c where c.job_id = j.id
+"""
+
 
 def upgrade() -> None:
     """Expand only: the code before this revision goes on running on it."""
@@ -79,7 +115,6 @@ def upgrade() -> None:
         sa.Column("team_id", sa.Text(), nullable=False),
         sa.Column("day", sa.Date(), nullable=False, comment="UTC day on which the job was created"),
         sa.Column("job_type", sa.Text(), nullable=False),
-        sa.Column("user_id", sa.Text(), server_default="", nullable=False, comment="empty: none"),
         sa.Column(
             "model", sa.Text(), server_default="", nullable=False, comment="the asked name; empty on the line of jobs"
         ),
@@ -106,9 +141,12 @@ def upgrade() -> None:
         sa.Column("provider_cost_nanousd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("latency_sum_ms", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint(
-            "team_id", "day", "job_type", "user_id", "model", "provider", "key_id", name=op.f("pk_usage_daily")
+            "team_id", "day", "job_type", "model", "provider", "key_id", name=op.f("pk_usage_daily")
         ),
         postgresql_with={"fillfactor": "70"},
+    )
+    op.create_index(
+        "ix_usage_daily_model", "usage_daily", ["model"], unique=False, postgresql_where=sa.text("model <> ''")
     )
     op.create_table(
         "admin_sessions",
@@ -201,6 +239,18 @@ def upgrade() -> None:
             comment="budgets that hold estimate_nanousd for it",
         ),
     )
+    op.drop_index(
+        op.f("ix_calls_team_unfinished"),
+        table_name="calls",
+        postgresql_where="(state = ANY (ARRAY['pending'::text, 'in_progress'::text]))",
+    )
+    op.create_index(
+        "ix_calls_team_unfinished",
+        "calls",
+        ["team_id", "state", "rung_at"],
+        unique=False,
+        postgresql_where=sa.text("state in ('pending', 'in_progress')"),
+    )
     op.create_index(
         "ix_calls_key_unfinished",
         "calls",
@@ -269,6 +319,22 @@ def upgrade() -> None:
         existing_comment="the team's when the first call was accepted",
         existing_nullable=True,
     )
+    op.drop_index(op.f("ix_jobs_team_id_created_at"), table_name="jobs")
+    op.create_index("ix_jobs_created_at_id", "jobs", ["created_at", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_external_task_id",
+        "jobs",
+        ["external_task_id"],
+        unique=False,
+        postgresql_where=sa.text("external_task_id is not null"),
+    )
+    op.create_index(
+        "ix_jobs_team_id_created_at_id",
+        "jobs",
+        ["team_id", "created_at", "id"],
+        unique=False,
+        postgresql_include=["status", "job_type", "user_id", "started_at", "completed_at", "client_cost_nanousd"],
+    )
     op.add_column(
         "model_access_group_members", sa.Column("id", sa.Uuid(), server_default=sa.text("uuid7()"), nullable=False)
     )
@@ -299,12 +365,25 @@ def upgrade() -> None:
         sa.Column("metadata", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
     )
     op.add_column("virtual_keys", sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "virtual_keys",
+        sa.Column(
+            "secret_of",
+            sa.Uuid(),
+            nullable=True,
+            comment="set on a replaced secret, which opens that key until revoked_at",
+        ),
+    )
     op.add_column("virtual_keys", sa.Column("created_by", sa.Text(), nullable=True))
     op.add_column(
         "virtual_keys",
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("app_now()"), nullable=False),
     )
+    op.create_index(op.f("ix_virtual_keys_secret_of"), "virtual_keys", ["secret_of"], unique=False)
     op.create_unique_constraint(op.f("uq_virtual_keys_key_alias"), "virtual_keys", ["key_alias"])
+    op.create_foreign_key(
+        op.f("fk_virtual_keys_secret_of"), "virtual_keys", "virtual_keys", ["secret_of"], ["id"], ondelete="CASCADE"
+    )
     # ### end Alembic commands ###
     op.create_check_constraint(
         op.f("ck_credit_accounts_refill_period"),
@@ -316,15 +395,20 @@ def upgrade() -> None:
         "credit_accounts",
         "not auto_refill or (refill_amount > 0 and refill_period is not null and next_refill_at is not null)",
     )
+    op.execute(USAGE_SO_FAR)
+    op.execute(OPEN_ESTIMATES)
 
 
 def downgrade() -> None:
     """Back to the revision before."""
     op.drop_constraint(op.f("ck_credit_accounts_auto_refill"), "credit_accounts")
     op.drop_constraint(op.f("ck_credit_accounts_refill_period"), "credit_accounts")
+    op.drop_constraint(op.f("fk_virtual_keys_secret_of"), "virtual_keys", type_="foreignkey")
     op.drop_constraint(op.f("uq_virtual_keys_key_alias"), "virtual_keys", type_="unique")
+    op.drop_index(op.f("ix_virtual_keys_secret_of"), table_name="virtual_keys")
     op.drop_column("virtual_keys", "updated_at")
     op.drop_column("virtual_keys", "created_by")
+    op.drop_column("virtual_keys", "secret_of")
     op.drop_column("virtual_keys", "revoked_at")
     op.drop_column("virtual_keys", "metadata")
     op.drop_column("virtual_keys", "allowed_routes")
@@ -339,6 +423,16 @@ def downgrade() -> None:
     op.drop_column("model_access_groups", "id")
     op.drop_column("model_access_group_members", "created_at")
     op.drop_column("model_access_group_members", "id")
+    op.drop_index(
+        "ix_jobs_team_id_created_at_id",
+        table_name="jobs",
+        postgresql_include=["status", "job_type", "user_id", "started_at", "completed_at", "client_cost_nanousd"],
+    )
+    op.drop_index(
+        "ix_jobs_external_task_id", table_name="jobs", postgresql_where=sa.text("external_task_id is not null")
+    )
+    op.drop_index("ix_jobs_created_at_id", table_name="jobs")
+    op.create_index(op.f("ix_jobs_team_id_created_at"), "jobs", ["team_id", "created_at"], unique=False)
     op.alter_column(
         "jobs",
         "budget_mode",
@@ -380,6 +474,16 @@ def downgrade() -> None:
     op.drop_index(
         "ix_calls_key_unfinished", table_name="calls", postgresql_where=sa.text("state in ('pending', 'in_progress')")
     )
+    op.drop_index(
+        "ix_calls_team_unfinished", table_name="calls", postgresql_where=sa.text("state in ('pending', 'in_progress')")
+    )
+    op.create_index(
+        op.f("ix_calls_team_unfinished"),
+        "calls",
+        ["team_id"],
+        unique=False,
+        postgresql_where="(state = ANY (ARRAY['pending'::text, 'in_progress'::text]))",
+    )
     op.drop_column("calls", "budget_ids")
     op.drop_column("calls", "key_id")
     op.drop_column("calls", "estimate_nanousd")
@@ -396,6 +500,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_admin_sessions_user_id"), table_name="admin_sessions")
     op.drop_index("ix_admin_sessions_expires_at", table_name="admin_sessions")
     op.drop_table("admin_sessions")
+    op.drop_index("ix_usage_daily_model", table_name="usage_daily", postgresql_where=sa.text("model <> ''"))
     op.drop_table("usage_daily")
     op.drop_index("ix_login_failures_ip_address", table_name="login_failures")
     op.drop_index("ix_login_failures_email", table_name="login_failures")

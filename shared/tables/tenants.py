@@ -83,6 +83,13 @@ virtual_keys = Table(
     flag("blocked"),
     time("expires_at"),
     time("revoked_at"),
+    Column(
+        "secret_of",
+        Uuid,
+        ForeignKey("virtual_keys.id", ondelete="CASCADE"),
+        index=True,
+        comment="set on a replaced secret, which opens that key until revoked_at",
+    ),
     Column("created_by", Text),
     time("created_at", default=True),
     time("updated_at", default=True),

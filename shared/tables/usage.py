@@ -1,6 +1,6 @@
 """Usage rolled up per day in the transaction that ends a call or a job: a small read over any number of calls."""
 
-from sqlalchemy import BigInteger, Column, Date, PrimaryKeyConstraint, Table, Text, Uuid, text
+from sqlalchemy import BigInteger, Column, Date, Index, PrimaryKeyConstraint, Table, Text, Uuid, text
 
 from shared.tables.columns import QUEUE_STORAGE, count, metadata
 
@@ -12,7 +12,6 @@ usage_daily = Table(
     Column("team_id", Text, nullable=False),
     Column("day", Date, nullable=False, comment="UTC day on which the job was created"),
     Column("job_type", Text, nullable=False),
-    Column("user_id", Text, nullable=False, server_default="", comment="empty: none"),
     Column("model", Text, nullable=False, server_default="", comment="the asked name; empty on the line of jobs"),
     Column("provider", Text, nullable=False, server_default="", comment="empty on the line of jobs, or never sent"),
     Column("key_id", Uuid, nullable=False, server_default=text(f"'{NO_KEY}'"), comment="zeros on the line of jobs"),
@@ -28,6 +27,7 @@ usage_daily = Table(
     count("client_cost_nanousd", BigInteger),
     count("provider_cost_nanousd", BigInteger),
     count("latency_sum_ms", BigInteger),
-    PrimaryKeyConstraint("team_id", "day", "job_type", "user_id", "model", "provider", "key_id"),
+    PrimaryKeyConstraint("team_id", "day", "job_type", "model", "provider", "key_id"),
+    Index("ix_usage_daily_model", "model", postgresql_where=text("model <> ''")),
     **QUEUE_STORAGE,
 )

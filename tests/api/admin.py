@@ -9,6 +9,7 @@ import httpx
 
 from api import app, http
 from shared.runtime import Runtime
+from tests.api import conform
 
 ALIASES = ("/model-aliases", "/models")
 
@@ -59,7 +60,8 @@ class Api:
 async def opened(runtime: Runtime) -> AsyncIterator[Api]:
     """The app on this runtime."""
     transport = httpx.ASGITransport(app.create_app(runtime, api=ROUTES))
-    async with httpx.AsyncClient(transport=transport, base_url="http://waybill") as client:
+    hooks = {"response": [conform.check]}
+    async with httpx.AsyncClient(transport=transport, base_url="http://waybill", event_hooks=hooks) as client:
         yield Api(client, runtime.settings.admin_key.get_secret_value())
 
 

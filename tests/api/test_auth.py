@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from api.http import given_of
 from tests.api.admin import refusal
+from tests.api.people import person
 from tests.scene import Scene, Team
 
 NO_HEADER = "Missing Authorization header. Expected: 'Authorization: Bearer sk-xxx...'"
@@ -51,6 +52,7 @@ async def until(team: Team, status: int) -> Any:
         (ADMIN_ROUTE, {"X-Admin-Key": "wrong"}, 401, "Invalid admin API key"),
         (ADMIN_ROUTE, {"X-Admin-Key": ""}, 401, "Invalid admin API key"),
         (ADMIN_ROUTE, {"Authorization": "Bearer unknown"}, 401, "Invalid or expired token"),
+        (ADMIN_ROUTE, {"Authorization": "Basic {admin}"}, 401, NO_ADMIN),
         (ADMIN_ROUTE, {"Authorization": "Bearer {key}"}, 403, "Admin access required"),
         (ADMIN_ROUTE, {"X-Admin-Key": "wrong", "Authorization": "Bearer {admin}"}, 401, "Invalid admin API key"),
         (TEAM_ROUTE, {"X-Admin-Key": "wrong", "Authorization": "Bearer sk-unknown"}, 401, "Invalid API key"),
@@ -107,6 +109,16 @@ async def test_an_expired_key(scene: Scene, team: Team):
     assert (await until(team, 401)).json()["detail"] == "API key has expired"
 
 
+@pytest.mark.parametrize("prefix", ["/api", "/api/v1"])
+async def test_a_key_is_for_its_routes_only(scene: Scene, team: Team, prefix: str):
+    await change(scene, "update virtual_keys set allowed_routes = '{/api/jobs}' where team_id = :id", id=team.id)
+    own = {"Authorization": f"Bearer {team.key}"}
+    read = await scene.client.get(f"{prefix}/credits/balance", headers=own)
+    assert refusal(read) == (403, "API key is not allowed to use this route")
+    body = {"team_id": team.id, "job_type": "t"}
+    assert (await scene.client.post(f"{prefix}/jobs/create", json=body, headers=own)).status_code == 200
+
+
 async def test_a_new_key_works_although_it_was_unknown_a_moment_ago(scene: Scene, team: Team):
     stranger = Team(scene=scene, id=team.id, key=f"sk-{team.id}-of-my-own", models=())
     assert (await stranger.get("/credits/balance")).status_code == 401
@@ -159,7 +171,8 @@ async def test_no_route_but_the_open_ones_answers_a_stranger(scene: Scene):
                 assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_database_that_is_away_is_503_and_never_401(scene: Scene, team: Team):
+@pytest.mark.parametrize("kind", ["key", "session"])
+async def test_a_database_that_is_away_is_503_and_never_401(scene: Scene, team: Team, kind: str):
     from dataclasses import replace
 
     import httpx
@@ -167,13 +180,24 @@ async def test_a_database_that_is_away_is_503_and_never_401(scene: Scene, team: 
     from api.app import create_app
     from shared.db import Database
 
+    secret = team.key if kind == "key" else (await person(scene)).token
     gone = Database("postgresql://waybill@127.0.0.1:1/nothing", pool=2)
     app = create_app(replace(scene.rt, db=gone))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://waybill") as client,
     ):
-        answer = await client.get("/api/credits/balance", headers={"Authorization": f"Bearer {team.key}"})
+        answer = await client.get("/api/credits/balance", headers={"Authorization": f"Bearer {secret}"})
     await gone.close()
     assert refusal(answer) == (503, "Service temporarily unavailable")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_what_an_admin_changes_is_seen_by_the_next_request_here(scene: Scene, team: Team):
+    assert (await team.get("/credits/balance")).status_code == 200
+    await scene.api.post(f"/teams/{team.id}/suspend")
+    assert (await team.get("/credits/balance")).status_code == 403
+    await scene.api.post(f"/teams/{team.id}/resume")
+    assert (await team.get("/credits/balance")).status_code == 200
+    await scene.api.post(f"/teams/{team.id}/rotate-key")
+    assert (await team.get("/credits/balance")).status_code == 401

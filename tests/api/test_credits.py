@@ -169,6 +169,7 @@ async def test_wrong_transaction_queries_are_refused(api: Api):
         ("limit=1001", "limit"),
         ("offset=-1", "offset"),
         ("job_id=x", "job_id"),
+        ("transaction_type=gift", "transaction_type"),
     ):
         assert wrong_place(await api.get(f"{path}?{query}")) == ["query", field]
     for field in ("start_date", "end_date"):

@@ -263,8 +263,13 @@ async def test_an_unknown_status_is_400(team: Team, job_id: str):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/", "/api/nothing", "/api/v2/jobs/create", "/api/jobs/create/", "/health/", "/api/v1"]
-)
+    "path",
+    [
+        "/", "/api", "/api/", "/api/nothing", "/api/v2/jobs/create", "/api/v2", "/api/jobs/create/", "/health/",
+        "/api/v1", "/api/api/jobs/create", "/docs/", "/redoc/", "/openapi.json/", "/static/x/docs.js",
+        "/static/x/../../app.py", "/static/x/..%2F..%2Fapp.py",
+    ],
+)  # fmt: skip
 async def test_an_unknown_path_or_a_trailing_slash_is_404(scene: Scene, path: str):
     answer = await scene.client.get(path)
     assert refusal(answer) == (404, "Not Found")
@@ -277,71 +282,41 @@ async def test_an_unknown_path_or_a_trailing_slash_is_404(scene: Scene, path: st
         ("DELETE", "/api/credits/add", "POST"),
         ("PUT", "/health", "GET, HEAD"),
         ("DELETE", "/api/teams/t/suspend", "POST, PUT"),
-        ("DELETE", "/api/model-aliases/a", "GET, HEAD, PUT"),
+        ("PATCH", "/api/model-aliases/a", None),
+        ("POST", "/openapi.json", "GET, HEAD"),
+        ("PUT", "/api/v1/credits/add", "POST"),
     ],
 )
-async def test_a_wrong_method_is_405_and_says_which_are_right(scene: Scene, method: str, path: str, allowed: str):
+async def test_a_wrong_method_is_405_and_says_which_are_right(
+    scene: Scene, method: str, path: str, allowed: str | None
+):
     answer = await scene.client.request(method, path)
     assert refusal(answer) == (405, "Method Not Allowed")
-    assert sorted(answer.headers["allow"].split(", ")) == allowed.split(", ")
+    said = sorted(answer.headers["allow"].split(", "))
+    assert method not in said
+    if allowed is not None:
+        assert said == allowed.split(", ")
+    for right in said:
+        assert (await scene.client.request(right, path)).status_code != 405
 
 
-async def test_head_works_where_get_does(team: Team, job_id: str):
-    assert (await team.send("HEAD", f"/jobs/{job_id}")).status_code == 200
-    assert (await team.scene.client.head("/health")).status_code == 200
+@pytest.mark.parametrize("path", ["/jobs/{}", "/jobs/{}/calls", "/jobs/{}/costs", "/credits/balance", "/v1/jobs/{}"])
+async def test_head_works_where_get_does(team: Team, job_id: str, path: str):
+    got, headed = await team.get(path.format(job_id)), await team.send("HEAD", path.format(job_id))
+    assert (got.status_code, headed.status_code) == (200, 200)
+    assert headed.headers["content-type"] == got.headers["content-type"]
+
+
+async def test_head_of_what_is_refused(scene: Scene, team: Team):
+    assert (await team.send("HEAD", f"/jobs/{UNKNOWN}")).status_code == 404
+    assert (await scene.client.head("/api/credits/balance")).status_code == 401
+    assert (await scene.client.head("/health")).status_code == 200
 
 
 async def test_v1_is_an_alias(team: Team):
     made = await team.post("/v1/jobs/create", {"team_id": team.id, "job_type": "t"})
     assert made.status_code == 200
     assert (await team.get(f"/v1/jobs/{made.json()['job_id']}")).json() == await team.read(made.json()["job_id"])
-
-
-async def test_an_idempotency_key_is_refused_until_it_is_honoured(team: Team, job_id: str):
-    for path, body in ((f"/jobs/{job_id}/llm-call", CALL), ("/jobs/create", {"team_id": team.id, "job_type": "t"})):
-        answer = await team.post(path, body, Idempotency_Key='"k-1"')
-        finding = {
-            "loc": ["header", "idempotency-key"],
-            "msg": "not supported yet",
-            "type": "value_error.not_supported",
-        }
-        assert refusal(answer) == (422, [finding])
-    assert (await team.read(job_id))["counts"]["total"] == 0
-
-
-@pytest.mark.parametrize(
-    ("path", "status"), [("/health", 200), ("/nothing", 404), ("/api/jobs/x", 401), ("/api/credits/add", 405)]
-)
-async def test_every_response_carries_a_request_id(scene: Scene, path: str, status: int):
-    echoed = await scene.client.get(path, headers={"X-Request-ID": "abc-123"})
-    assert (echoed.status_code, echoed.headers["x-request-id"]) == (status, "abc-123")
-    for unusable in ("", "x" * 129, "a b"):
-        made = await scene.client.get(path, headers={"X-Request-ID": unusable})
-        assert made.headers["x-request-id"].startswith("req_")
-
-
-@pytest.mark.parametrize("path", ["/health", "/nothing", "/api/jobs/x", "/api/credits/add"])
-async def test_listed_origins_get_cors_headers_also_on_errors(scene: Scene, path: str):
-    listed = await scene.client.get(path, headers={"Origin": "http://localhost:3000"})
-    assert listed.headers["access-control-allow-origin"] == "http://localhost:3000"
-    exposed = listed.headers["access-control-expose-headers"].lower().split(", ")
-    assert {"location", "retry-after", "etag", "x-call-id", "x-request-id", "preference-applied"} <= set(exposed)
-    other = await scene.client.get(path, headers={"Origin": "http://evil.example"})
-    assert "access-control-allow-origin" not in other.headers
-    assert "access-control-allow-credentials" not in listed.headers
-
-
-async def test_preflight(scene: Scene):
-    asked = {
-        "Origin": "http://localhost:3001",
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization, prefer, idempotency-key",
-    }
-    answer = await scene.client.options("/api/jobs/create", headers=asked)
-    assert answer.status_code == 200
-    assert answer.headers["access-control-max-age"] == "600"
-    assert "POST" in answer.headers["access-control-allow-methods"]
-    assert answer.headers["x-request-id"]
 
 
 async def test_the_backlog_of_a_rate_limited_team_is_429_with_its_headers(scene: Scene):

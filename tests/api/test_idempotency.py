@@ -5,6 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from api.app import API
+from api.http import given_of
+from api.once import Once
 from tests.api.admin import refusal
 from tests.scene import HELLO, Scene, Team, answer, refused
 from tests.waiting import until
@@ -232,3 +235,82 @@ async def test_an_expired_key_is_a_new_one(scene: Scene, team: Team):
     await scene.rows("update idempotency_keys set expires_at = app_now() returning scope")
     again = await team.post("/jobs/create", new_job(team), Idempotency_Key="old")
     assert again.json()["job_id"] != first.json()["job_id"]
+
+
+async def calls_of(scene: Scene, job_id: str, count: int) -> list[UUID]:
+    """The calls of a job, once it has so many."""
+
+    async def there() -> list[UUID] | None:
+        rows = await scene.rows("select id from calls where job_id = :id order by id", id=UUID(job_id))
+        return [row.id for row in rows] if len(rows) == count else None
+
+    found = await until(there, f"{count} calls")
+    assert found is not None
+    return found
+
+
+async def test_a_call_that_failed_after_its_202_frees_its_key(scene: Scene, team: Team):
+    scene.live = False
+    job_id = (await team.job())["job_id"]
+    path, asked = f"/jobs/{job_id}/llm-call", {"Idempotency_Key": "later", "Prefer": "respond-async"}
+    first = await team.post(path, {"messages": HELLO}, **asked)
+    await team.post(f"/jobs/{job_id}/calls/{first.json()['call_id']}/cancel")
+    again = await team.post(path, {"messages": HELLO}, **asked)
+    assert again.status_code == 202
+    assert again.json()["call_id"] != first.json()["call_id"]
+
+
+async def test_a_failed_calls_key_takes_another_body(scene: Scene, team: Team):
+    scene.live = True
+    scene.provider.steps = [refused("provider_bad_request", again="never")]
+    job_id = (await team.job())["job_id"]
+    path = f"/jobs/{job_id}/llm-call"
+    wrong = await team.post(path, {"messages": HELLO, "temperature": 2}, Idempotency_Key="fixed")
+    right = await team.post(path, {"messages": HELLO}, Idempotency_Key="fixed")
+    assert (wrong.status_code, right.status_code) == (400, 200)
+
+
+async def test_a_late_202_does_not_take_the_key_of_the_next_call(scene: Scene, team: Team):
+    scene.live = False
+    job_id = (await team.job(auto_complete=False))["job_id"]
+    path, body = f"/jobs/{job_id}/llm-call", {"messages": HELLO}
+    one = asyncio.create_task(team.post(path, body, Idempotency_Key="k"))
+    [old] = await calls_of(scene, job_id, 1)
+    key = await scene.row("select scope, request from idempotency_keys where call_id = :id", id=old)
+    await team.post(f"/jobs/{job_id}/calls/{old}/cancel")
+    two = asyncio.create_task(team.post(path, body, Idempotency_Key="k"))
+    await calls_of(scene, job_id, 2)
+    late = Once(rt=scene.rt, scope=bytes(key.scope), request=bytes(key.request))
+    await late.store({"call_id": str(old)}, call_id=old)
+    assert refusal(await team.post(path, body, Idempotency_Key="k")) == STILL_RUNNING
+    for task in (one, two):
+        task.cancel()
+    await asyncio.wait([one, two])
+
+
+async def test_a_replay_says_nothing_of_limits_as_they_were(scene: Scene):
+    scene.live = False
+    team = await scene.team(rpm_limit=10)
+    body = new_job(team, calls=[{"messages": HELLO}])
+    first = await team.post("/jobs/create", body, Idempotency_Key="k")
+    again = await team.post("/jobs/create", body, Idempotency_Key="k")
+    assert first.headers["x-ratelimit-remaining"] == "9"
+    assert not [name for name in again.headers if "ratelimit" in name]
+
+
+async def test_no_body_is_an_empty_one(scene: Scene, team: Team):
+    path = f"/teams/{team.id}/suspend"
+    sent = [{**scene.api.admin, "Idempotency-Key": "k"}] * 2
+    first = await scene.client.post(f"/api{path}", headers=sent[0])
+    again = await scene.client.post(f"/api{path}", headers=sent[1], json={})
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+def test_every_post_that_somebody_is_known_for_keeps_its_answer():
+    forgetful = [
+        f"{method} {path}"
+        for method, path, handler in API
+        if method == "POST" and given_of(handler).access != "none" and "once" not in given_of(handler).wanted
+    ]
+    assert forgetful == []

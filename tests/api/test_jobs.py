@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -172,7 +173,7 @@ async def test_an_admin_also_sees_attempts_and_provider_costs(scene: Scene):
     call_id = (await ask(team, job_id)).json()["call_id"]
 
     shown = (await scene.api.get(f"/jobs/{job_id}/calls/{call_id}")).json()
-    assert set(shown) - CALL_FIELDS == {"resolved_model", "provider", "provider_cost_usd", "attempts"}
+    assert set(shown) - CALL_FIELDS == {"candidates", "resolved_model", "provider", "provider_cost_usd", "attempts"}
     [attempt] = shown["attempts"]
     assert set(attempt) >= ATTEMPT_FIELDS
     assert (attempt["outcome"], attempt["provider_cost_usd"], attempt["client_cost_usd"]) == (
@@ -414,3 +415,51 @@ async def test_a_final_call_stays_as_it_ended(team: Team):
     call_id = (await ask(team, job_id)).json()["call_id"]
     again = await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
     assert (again.status_code, again.json()["status"]) == (200, "completed")
+
+
+async def test_a_jobs_priority_is_that_of_calls_added_later(scene: Scene, team: Team):
+    scene.live = False
+    job = await team.job(priority=50)
+    call_id = await team.call(job["job_id"])
+    assert (await scene.row("select priority from calls where id = :id", id=UUID(call_id))).priority == 50
+
+
+async def test_a_refused_end_of_a_large_job_ends_nothing(scene: Scene, team: Team):
+    scene.live = False
+    job = await team.job(calls=[{"messages": HELLO}] * 501)
+    ended = await team.complete(job["job_id"], "failed", metadata={"x": "y" * 11_000})
+    assert ended.status_code == 422
+    assert (await team.read(job["job_id"]))["counts"]["pending"] == 501
+
+
+async def test_a_completion_that_waits_is_answered_at_shutdown(scene: Scene, team: Team):
+    scene.live = False
+    job = await team.job()
+    await team.call(job["job_id"])
+    path = f"/jobs/{job['job_id']}/complete"
+    waiting = asyncio.create_task(team.post(path, {"status": "completed"}, Prefer="wait=60"))
+    await asyncio.wait([waiting], timeout=0.2)
+    await scene.app.state.desk.waiters.close()
+    async with asyncio.timeout(8):
+        assert (await waiting).status_code == 409
+
+
+async def test_metadata_of_a_call_that_is_too_large_is_named_by_its_index(team: Team):
+    small, large = {"messages": HELLO}, {"messages": HELLO, "call_metadata": {"x": "y" * 11_000}}
+    made = await team.post("/jobs/create", {"team_id": team.id, "job_type": "t", "calls": [small, large]})
+    assert made.json()["detail"][0]["loc"] == ["body", "calls", 1, "call_metadata"]
+
+
+async def test_metadata_is_merged_also_after_the_end(team: Team):
+    job_id = (await team.job(metadata={"a": 1, "b": 1}))["job_id"]
+    await team.complete(job_id, "failed")
+    merged = await team.send("PATCH", f"/jobs/{job_id}/metadata", {"metadata": {"b": 2, "c": {"d": 3}}})
+    assert merged.json()["metadata"] == {"a": 1, "b": 2, "c": {"d": 3}} == (await team.read(job_id))["metadata"]
+    too_large = await team.send("PATCH", f"/jobs/{job_id}/metadata", {"metadata": {"x": "y" * 11_000}})
+    finding = {
+        "loc": ["body", "metadata"],
+        "msg": "metadata exceeds 10240 bytes",
+        "type": "value_error.metadata_too_large",
+    }
+    assert refusal(too_large) == (422, [finding])
+    assert refusal(await team.send("PATCH", f"/jobs/{job_id}/metadata", {}))[0] == 422

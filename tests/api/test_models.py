@@ -14,10 +14,11 @@ SECRET = "sk-provider-very-secret"
 
 async def test_alias_object_holds_every_field(api: Api):
     group = (await api.group())["group_name"]
+    other = (await api.alias())["alias"]
     alias = await api.alias(
         litellm_model="openai/gpt-4",
         access_groups=[group],
-        fallbacks=["other"],
+        fallbacks=[other],
         pricing_input=30,
         pricing_output=60.5,
         max_output_tokens=100,
@@ -38,7 +39,7 @@ async def test_alias_object_holds_every_field(api: Api):
         "active": True,
         "status": "active",
         "access_groups": [group],
-        "fallbacks": ["other"],
+        "fallbacks": [other],
         "pricing_input": 30.0,
         "pricing_output": 60.5,
         "pricing_cached_input": 30.0,
@@ -184,7 +185,7 @@ async def test_api_base_follows_the_rules_of_outgoing_requests(api: Api, api_bas
         ("pricing_input", 10**7),
         ("on_unknown", "zzz"),
         ("max_output_tokens", 0),
-        ("credential_name", "shared-key"),
+        ("credential_name", ""),
         ("api_key", ""),
     ],
 )

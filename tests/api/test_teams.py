@@ -1,4 +1,4 @@
-"""Teams: all or nothing at creation, secrets shown once, suspended at once."""
+"""Teams: all or nothing at creation, secrets shown once, lists."""
 
 import asyncio
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from shared import credentials, tables
+from shared import credentials, money, tables
 from shared.runtime import Runtime
 from tests.api.admin import Api, made, opened, refusal, unique, wrong_place
+from tests.scene import COST_NANOUSD, HELLO, Scene
 
 SHOWN_ONCE = ("callback_secret", "message")
 
@@ -61,6 +62,9 @@ async def test_team_object_holds_every_field(api: Api):
         "max_queued_calls": None,
         "weight": 3,
         "store_payloads": True,
+        "max_budget_usd": None,
+        "budget_duration": None,
+        "budget_spent_usd": None,
         **credit,
         "credits": {
             "team_id": team["team_id"],
@@ -156,26 +160,31 @@ async def test_of_two_creates_at_once_one_wins(api: Api):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("sent", "shown"),
     [
-        ("budget_mode", "consumption_usd"),
-        ("budget_mode", "consumption_tokens"),
-        ("budget_mode", "soft"),
-        ("limit_mode", "soft"),
-        ("limit_mode", "unlimited"),
-        ("credit_limit", 100),
-        ("max_parallel_calls", 3),
-        ("max_queued_calls", 3),
-        ("store_payloads", False),
+        ({"budget_mode": "consumption_usd"}, {"budget_mode": "consumption_usd", "limit_mode": "hard"}),
+        ({"budget_mode": "consumption_tokens"}, {"budget_mode": "consumption_tokens"}),
+        ({"budget_mode": "soft"}, {"budget_mode": "job_based", "limit_mode": "soft"}),
+        ({"limit_mode": "unlimited"}, {"budget_mode": "job_based", "limit_mode": "unlimited"}),
+        ({"budget_mode": "unlimited", "limit_mode": "soft"}, {"limit_mode": "soft"}),
+        ({"credit_limit": 100}, {"credit_limit": 100}),
+        ({"max_parallel_calls": 3, "max_queued_calls": 0}, {"max_parallel_calls": 3, "max_queued_calls": 0}),
+        ({"store_payloads": False}, {"store_payloads": False}),
+        (
+            {"max_budget_usd": 12.5, "budget_duration": "1mo"},
+            {"max_budget_usd": 12.5, "budget_duration": "1mo", "budget_spent_usd": 0.0},
+        ),
+        ({"max_budget_usd": 0.000000001}, {"max_budget_usd": 0.000000001, "budget_duration": None}),
     ],
 )
-async def test_what_is_not_served_yet_is_said(api: Api, field: str, value: object):
-    organization = (await api.organization())["organization_id"]
-    body = {"organization_id": organization, "team_id": unique("team"), field: value}
-    answer = await api.post("/teams/create", body)
-
-    assert wrong_place(answer) == ["body", field]
-    assert answer.json()["detail"][0]["msg"] == "not supported yet"
+async def test_modes_and_limits_are_kept(api: Api, sent: dict[str, Any], shown: dict[str, Any]):
+    team = await api.team(**sent)
+    found = made(await api.get(f"/teams/{team['team_id']}"))
+    for name, value in shown.items():
+        assert team[name] == found[name] == value
+    credits_ = found["credits"]
+    for name in ("budget_mode", "limit_mode", "credit_limit"):
+        assert credits_[name] == found[name]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +206,14 @@ async def test_what_is_not_served_yet_is_said(api: Api, field: str, value: objec
         ("virtual_key", "key-1234"),
         ("virtual_key", "sk-with blank"),
         ("metadata", []),
+        ("credit_limit", -1),
+        ("max_parallel_calls", 0),
+        ("max_queued_calls", -1),
+        ("max_budget_usd", -1),
+        ("max_budget_usd", "NaN"),
+        ("budget_duration", "1y"),
+        ("budget_duration", "30d"),
+        ("store_payloads", "maybe"),
     ],
 )
 async def test_wrong_values_are_refused_at_their_field(api: Api, field: str, value: object):
@@ -238,25 +255,6 @@ async def test_the_admin_key_cannot_be_a_team_key(runtime: Runtime):
         assert wrong_place(await api.post("/teams/create", body)) == ["body", "virtual_key"]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_a_suspended_team_reads_itself_only_until_resumed(api: Api, runtime: Runtime, method: str):
-    team = await api.team()
-    name, key = team["team_id"], team["virtual_key"]
-    suspended = {"team_id": name, "status": "suspended", "message": f"Team '{name}' has been suspended"}
-    assert made(await api.send(method, f"/teams/{name}/suspend", {"reason": "unpaid"})) == suspended
-    assert made(await api.send(method, f"/teams/{name}/suspend")) == suspended
-
-    async with opened(runtime) as fresh:  # another process: it has not seen this key yet
-        refused = await fresh.get(f"/teams/{name}/credits", key=key)
-        assert refusal(refused) == (403, "Team access is suspended. Please contact support.")
-        assert made(await fresh.get(f"/teams/{name}", key=key))["status"] == "suspended"
-
-    resumed = {"team_id": name, "status": "active", "message": f"Team '{name}' has been resumed"}
-    assert made(await api.send(method, f"/teams/{name}/resume")) == resumed
-    async with opened(runtime) as fresh:
-        made(await fresh.get(f"/teams/{name}/credits", key=key))
-
-
 async def test_allowed_aliases_follow_group_and_member_order(api: Api):
     a, b, c, off = [(await api.alias(active=active))["alias"] for active in (True, True, True, False)]
     second = (await api.group(model_aliases=[a, b]))["group_name"]
@@ -265,3 +263,56 @@ async def test_allowed_aliases_follow_group_and_member_order(api: Api):
     team = await api.team(access_groups=[first, second, first])
     assert team["access_groups"] == [first, second]
     assert team["allowed_model_aliases"] == [c, b, a]
+
+
+async def test_teams_are_listed_newest_first_page_by_page(api: Api):
+    organization = (await api.organization())["organization_id"]
+    ours = [(await api.team(organization_id=organization, credits_allocated=n))["team_id"] for n in (1, 2, 3)]
+
+    first = await api.get("/teams?limit=2")
+    assert [team["team_id"] for team in first.json()] == [ours[2], ours[1]]
+    assert first.headers["link"] == '</api/teams?limit=2&offset=2>; rel="next"'
+    total = int(first.headers["x-total-count"])
+    rest = await api.get(f"/teams?limit=1&offset={total - 1}")
+    assert "link" not in rest.headers
+    assert len(rest.json()) == 1
+    one = made(await api.get(f"/teams/{ours[2]}"))
+    assert first.json()[0] == one
+    assert one["credits_allocated"] == 3
+
+
+async def test_only_admins_list_teams(api: Api):
+    team = await api.team()
+    assert refusal(await api.get("/teams", key=team["virtual_key"])) == (403, "Admin access required")
+    assert wrong_place(await api.get("/teams?limit=1001")) == ["query", "limit"]
+
+
+async def test_a_key_tells_whose_it_is(api: Api):
+    team = await api.team()
+    assert made(await api.get("/teams/verify", key=team["virtual_key"])) == {
+        "team_id": team["team_id"],
+        "organization_id": team["organization_id"],
+        "status": "active",
+        "key_name": credentials.hint(team["virtual_key"]),
+    }
+    assert refusal(await api.get("/teams/verify", key="sk-unknown")) == (401, "Invalid API key")
+
+
+async def test_usage_summary_is_what_the_jobs_came_to(scene: Scene):
+    scene.live = False
+    team = await scene.team()
+    job = await team.job(calls=[{"messages": HELLO}])
+    await scene.work_on(job["calls"][0]["call_id"])
+    await team.job()
+    summary = {"total_jobs": 2, "total_cost_usd": money.usd(COST_NANOUSD)}
+    assert (await team.get(f"/teams/{team.id}")).json()["usage_summary"] == summary
+
+
+async def test_a_repeated_create_shows_the_same_secrets_once_made(api: Api):
+    organization = (await api.organization())["organization_id"]
+    body = {"organization_id": organization, "team_id": unique("team")}
+    headers = {**api.admin, "Idempotency-Key": "create"}
+    first = await api.client.post("/api/teams/create", json=body, headers=headers)
+    again = await api.client.post("/api/teams/create", json=body, headers=headers)
+    assert made(first) == made(again)
+    assert again.headers["idempotent-replayed"] == "true"

@@ -67,9 +67,7 @@ async def accepted_by_an_api_that_dies_before_it_rings(stack: Stack, team: Team,
         created_at=now,
     )
     call = new_call(team, job, prompt="What is the capital of France?")
-    (accepted,) = await intake.accept(
-        rt, [Submission(job_id=job.id, team_id=team.team_id, new_job=job, calls=[call], budget_mode="job_based")]
-    )
+    (accepted,) = await intake.accept(rt, [Submission(job_id=job.id, team_id=team.team_id, new_job=job, calls=[call])])
     await client.aclose()
     await db.close()
     assert not isinstance(accepted, Exception), accepted

@@ -81,6 +81,10 @@ def test_images_run_as_a_user_without_rights_in_production(name: str):
     assert "WAYBILL_ENV=production" in " ".join(lineage(name))
 
 
+def test_the_api_image_holds_the_operators_commands():
+    assert "cli" in copied_folders("api")
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_service_finds_its_program_in_its_image(name: str):
     _, flag, module = SERVICES[name]["command"]

@@ -1,10 +1,13 @@
 """Credits: held at a job's first call, charged once when it completed well, given back otherwise."""
 
 import asyncio
+import math
 from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.invariants import verify, verify_money
 from tests.stack import Stack
@@ -186,6 +189,48 @@ async def test_the_costs_of_a_job_sum_to_the_last_nano_dollar(stack: Stack) -> N
     for total, line in (("total_cost_usd", "cost_usd"), ("provider_cost_usd", "provider_cost_usd")):
         assert nanousd(costs[total]) == sum(nanousd(call[line]) for call in costs["breakdown"]) > 0
     assert costs["total_cost_usd"] == completed["costs"]["total_cost_usd"] > costs["provider_cost_usd"]
+    await verify(stack)
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed"])
+async def test_11_a_consumption_team_is_charged_what_its_calls_cost_rounded_up_once(stack: Stack, ending: str) -> None:
+    rate = {"budget_mode": "consumption_usd", "credits_per_dollar": 7777, "cost_markup_percentage": 50}
+    team = await stack.team(credits_allocated=100_000, **rate)
+    job = await answered(team, "one", "two words", "three words here")
+
+    during = credits_of(await team.balance())
+    completed = accepted(await team.complete(job, ending))
+
+    cost = nanousd(completed["costs"]["total_cost_usd"])
+    charged = math.ceil(Fraction(cost * 7777, 10**9))
+    assert (during["used"], during["held"]) == (0, charged)
+    assert completed["costs"]["credits_charged"] == charged > 1
+    assert await team.charges() == [charged]
+    assert credits_of(await team.balance())["available"] == 100_000 - charged
+    await verify(stack)
+
+
+async def test_12_tokens_become_credits(stack: Stack) -> None:
+    team = await stack.team(credits_allocated=100_000, budget_mode="consumption_tokens", tokens_per_credit=3)
+    job = await answered(team, "one", "two")
+
+    completed = accepted(await team.complete(job))
+
+    assert completed["costs"]["credits_charged"] == math.ceil(completed["costs"]["total_tokens"] / 3) > 1
+    await verify(stack)
+
+
+async def test_14_a_call_that_may_cost_more_than_is_free_never_reaches_the_provider(stack: Stack) -> None:
+    prices = {"pricing_input": 0, "pricing_output": 200}
+    team = await stack.team(prices=prices, credits_allocated=5, budget_mode="consumption_usd")
+    job = (await team.job())["job_id"]
+
+    refused = await team.ask(job, "Hello", max_tokens=4000)
+
+    assert (refused.status_code, refused.json()) == NO_CREDITS
+    assert credits_of(await team.balance())["available"] == 5
+    assert await stack.provider.count(team.model) == 0
+    assert (await team.ask(job, "Hello", max_tokens=2000)).status_code == httpx.codes.OK
     await verify(stack)
 
 

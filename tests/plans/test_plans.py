@@ -76,7 +76,7 @@ def report(**fields: Any) -> str:
 IDS = [uuid4() for _ in range(8)]
 JOB = uuid4()
 STATEMENTS: Sequence[tuple[str, str, Any]] = (
-    ("claim", calls.CLAIM, {"ids": IDS, "worker": "w", "lease_s": 30}),
+    ("claim", calls.CLAIM, {"ids": IDS, "locked_teams": ["team-1"], "worker": "w", "lease_s": 30}),
     ("close", calls.CLOSE, (report(),)),
     ("renew", calls.RENEW, (IDS, [1] * 8, 30)),
     ("end unfinished", calls.END_UNFINISHED, {
@@ -90,6 +90,12 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("expired", waiting_calls.EXPIRED, (100,)),
     ("overdue calls", waiting_calls.OVERDUE, (100,)),
     ("unfinished of teams", waiting_calls.UNFINISHED_OF_TEAMS, (64, ["team-1", "team-2"])),
+    ("waiting of teams", waiting_calls.WAITING_OF_TEAMS, (["team-1", "team-2"], [100, 100_001])),
+    ("limited calls", waiting_calls.LIMITED, (IDS,)),
+    ("lock limited", waiting_calls.LOCK_LIMITED, (IDS,)),
+    ("fitting", waiting_calls.FITTING, {"ids": IDS, "teams": ["team-1"]}),
+    ("next of limited", waiting_calls.NEXT, {"teams": ["team-1"], "most": 64}),
+    ("lacking a worker", waiting_calls.LACKING_A_WORKER, ()),
     ("close attempts", attempts.CLOSE, (orjson.dumps([{"call_id": str(uuid4()), "number": 1}] * 8).decode(),)),
     ("attempts of calls", attempts.OF_CALLS, (IDS,)),
     ("orphaned", attempts.ORPHANED, (30, 100)),

@@ -13,14 +13,24 @@ from tests.scene import Scene, Team, agrees
 
 
 async def hold(db: Database, team: Team, *job_ids: UUID, amount: int = 1) -> set[UUID]:
+    """Ask the account for these jobs, first come first served, and write what it grants."""
     async with db.transaction() as tx:
-        return await ledger.hold(tx, [Hold(job_id=id_, team_id=team.id, credits=amount) for id_ in job_ids])
+        account = (await ledger.lock(tx, [team.id]))[team.id]
+        granted = [Hold(job_id=id_, team_id=team.id, credits=amount) for id_ in job_ids if account.hold(amount)]
+        await ledger.hold(tx, granted)
+    return {held.job_id for held in granted}
 
 
-async def settle(db: Database, team: Team, charge: int, *job_ids: UUID) -> dict[UUID, int]:
-    ended = [Settlement(job_id=id_, team_id=team.id, charge=charge, reason="test") for id_ in job_ids]
+async def settle(db: Database, team: Team, charge: int, *job_ids: UUID, release: int | None = None) -> dict[UUID, int]:
+    changes = [
+        Settlement(job_id=id_, team_id=team.id, charge=charge, release=release, reason="test") for id_ in job_ids
+    ]
     async with db.transaction() as tx:
-        return await ledger.settle(tx, ended)
+        return await ledger.settle(tx, changes)
+
+
+async def held_for(scene: Scene, job: UUID) -> list[int]:
+    return [row.credits for row in await scene.rows("select credits from holds where job_id = :id", id=job)]
 
 
 async def test_holds_are_granted_first_come_first_served(scene: Scene):
@@ -35,6 +45,19 @@ async def test_a_hold_is_whole_or_not_at_all(scene: Scene):
     team = await scene.team(credits=3)
     assert await hold(scene.rt.db, team, ids.new(), amount=4) == set()
     assert await team.credits() == (3, 0, 3)
+
+
+async def test_a_hold_grows_and_shrinks_on_one_row_and_goes_with_its_last_credit(scene: Scene):
+    team, job = await scene.team(credits=10), ids.new()
+    await hold(scene.rt.db, team, job, amount=3)
+    await hold(scene.rt.db, team, job, amount=4)
+    assert (await held_for(scene, job), await team.credits()) == ([7], (10, 7, 3))
+
+    await settle(scene.rt.db, team, 0, job, release=5)
+    assert (await held_for(scene, job), await team.credits()) == ([2], (10, 2, 8))
+
+    await settle(scene.rt.db, team, 0, job)
+    assert (await held_for(scene, job), await team.credits()) == ([], (10, 0, 10))
 
 
 async def test_settling_charges_and_frees_the_rest_and_writes_one_entry(scene: Scene):

@@ -4,22 +4,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from multiprocessing import get_context
-from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from shared import redis_keys
 from shared.errors import TooManyRequests, Unavailable
-from shared.limits import Limits, give_back, settle_tokens, take
+from shared.limits import give_back, is_active, settle_tokens, take
 from shared.runtime import redis_client
-
-US = 1_000_000
+from tests.shared.limit_subjects import OTHER_KEY, both, limits, one, pass_time, refusal
 
 
 @pytest.fixture
@@ -42,27 +36,6 @@ def frozen_redis_url() -> Iterator[str]:
     """A port that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}"
-
-
-def limits(rpm: int | None = None, tpm: int | None = None, team: str = "acme") -> Limits:
-    return Limits(team_id=team, rpm=rpm, tpm=tpm)
-
-
-def one(tokens: int = 0) -> list[tuple[str, int]]:
-    return [(str(uuid4()), tokens)]
-
-
-async def pass_time(redis: Redis, seconds: int, team: str = "acme") -> None:
-    """Redis's clock cannot be moved, so what was counted is made older."""
-    for key in (redis_keys.request_log(team), redis_keys.token_log(team)):
-        for member, _ in await redis.zrange(key, 0, -1, withscores=True):
-            await redis.zincrby(key, -seconds * US, member)
-
-
-async def refusal(redis: Redis, limits: Limits, requests: list[tuple[str, int]]) -> TooManyRequests:
-    with pytest.raises(TooManyRequests) as caught:
-        await take(redis, limits, requests=requests)
-    return caught.value
 
 
 async def test_requests_beyond_the_limit_are_refused_and_say_when_to_come_again(redis: Redis):
@@ -134,7 +107,7 @@ async def test_zero_denies(redis: Redis):
 
 async def test_a_token_limit_does_not_hold_back_what_needs_no_tokens(redis: Redis):
     taken = await take(redis, limits(tpm=10), requests=one(10))
-    await settle_tokens(redis, "acme", taken.ids[0], 50)
+    await settle_tokens(redis, limits(tpm=1), taken.ids[0], 50)
 
     await take(redis, limits(tpm=10), requests=one(0))
 
@@ -184,7 +157,7 @@ async def test_what_was_given_back_can_be_taken_again(redis: Redis):
 async def test_real_tokens_take_the_place_of_the_estimate(redis: Redis):
     bound = limits(tpm=100)
     taken = await take(redis, bound, requests=one(100))
-    await settle_tokens(redis, "acme", taken.ids[0], 40)
+    await settle_tokens(redis, limits(tpm=1), taken.ids[0], 40)
     await take(redis, bound, requests=one(60))
 
     await refusal(redis, bound, one(1))
@@ -195,9 +168,73 @@ async def test_settling_what_has_left_the_window_changes_nothing(redis: Redis):
     taken = await take(redis, bound, requests=one(50))
     await pass_time(redis, 60)
     await take(redis, bound, requests=one(1))
-    await settle_tokens(redis, "acme", taken.ids[0], 100)
+    await settle_tokens(redis, limits(tpm=1), taken.ids[0], 100)
 
     await take(redis, bound, requests=one(99))
+
+
+async def test_a_key_without_room_uses_nothing_of_its_team(redis: Redis):
+    await take(redis, both(of=(2, None), key=(1, None)), requests=one())
+    error = await refusal(redis, both(of=(2, None), key=(1, None)), one())
+
+    assert error.headers["RateLimit"].startswith('"key-rpm";r=0;t=')
+    assert error.headers["X-RateLimit-Limit"] == "1"
+    taken = await take(redis, both(of=(2, None), key=(1, None), key_id=OTHER_KEY), requests=one())
+    assert taken.headers["RateLimit"].startswith('"team-rpm";r=0;t='), "one of the team's two was left"
+
+
+async def test_a_team_without_room_uses_nothing_of_its_key(redis: Redis):
+    bound = both(of=(None, 100), key=(5, 500))
+    await take(redis, bound, requests=one(100))
+    error = await refusal(redis, bound, one(1))
+    await pass_time(redis, 60)
+
+    assert error.headers["RateLimit"].startswith('"team-tpm";r=0;t=')
+    assert error.headers["rate_limit_type"] == "tokens"
+    assert (await take(redis, bound, requests=one(100))).headers["X-RateLimit-Remaining"] == "4"
+
+
+async def test_answers_carry_the_policies_of_team_and_key_and_the_tightest_limit_on_requests(redis: Redis):
+    bound = both(of=(60, 60_000), key=(10, 5000))
+    taken = await take(redis, bound, requests=one(1_000))
+
+    assert taken.headers["RateLimit-Policy"] == (
+        '"team-rpm";q=60;w=60, "team-tpm";q=60000;w=60;qu="tokens", '
+        '"key-rpm";q=10;w=60, "key-tpm";q=5000;w=60;qu="tokens"'
+    )
+    assert taken.headers["RateLimit"] == '"key-rpm";r=9;t=60'
+    assert (taken.headers["X-RateLimit-Limit"], taken.headers["X-RateLimit-Remaining"]) == ("10", "9")
+
+
+async def test_a_key_may_be_limited_where_its_team_is_not(redis: Redis):
+    taken = await take(redis, both(key=(1, None)), requests=one())
+
+    assert taken.headers["RateLimit-Policy"] == '"key-rpm";q=1;w=60'
+    await refusal(redis, both(key=(1, None)), one())
+    await take(redis, both(key=(1, None), key_id=OTHER_KEY), requests=one())
+
+
+async def test_when_team_and_key_refuse_the_longer_wait_is_told(redis: Redis):
+    await take(redis, limits(rpm=1), requests=one())
+    await pass_time(redis, 30)
+    await take(redis, both(key=(1, None)), requests=one())
+
+    error = await refusal(redis, both(of=(1, None), key=(1, None)), one())
+    assert error.headers["RateLimit"] == f'"key-rpm";r=0;t={error.headers["Retry-After"]}'
+    assert int(error.headers["Retry-After"]) > 30
+
+
+async def test_what_is_given_back_and_settled_is_so_for_team_and_key(redis: Redis):
+    bound = both(of=(2, 100), key=(2, 100))
+    given_back = await take(redis, bound, requests=one(100))
+    await give_back(redis, given_back)
+    settled = await take(redis, bound, requests=one(100))
+    await settle_tokens(redis, bound, settled.ids[0], 40)
+
+    taken = await take(redis, bound, requests=one(60))
+    assert taken.headers["X-RateLimit-Remaining"] == "0"
+    for subject in bound:
+        assert await redis.hget(redis_keys.tokens_taken(subject.team_id, subject.key_id), "total") == b"100"
 
 
 async def test_teams_do_not_share_a_limit(redis: Redis):
@@ -234,11 +271,21 @@ async def test_a_redis_that_does_not_answer_is_unavailable_too(frozen_redis_url:
             await take(frozen, limits(tpm=1), requests=one(1))
 
 
+async def test_the_limiter_says_whether_it_is_active(redis: Redis, redis_down: Redis):
+    assert await is_active(redis)
+    assert not await is_active(redis_down)
+    try:
+        await redis.config_set("min-replicas-to-write", "1")
+        assert not await is_active(redis), "a Redis that takes no writes cannot count"
+    finally:
+        await redis.config_set("min-replicas-to-write", "0")
+
+
 async def test_corrections_without_redis_do_not_raise(redis: Redis, redis_down: Redis):
     taken = await take(redis, limits(rpm=1, tpm=10), requests=one(10))
 
     await give_back(redis_down, taken)
-    await settle_tokens(redis_down, "acme", taken.ids[0], 5)
+    await settle_tokens(redis_down, limits(tpm=1), taken.ids[0], 5)
 
 
 def admitted(url: str, attempts: int) -> int:
@@ -262,76 +309,3 @@ def test_two_processes_at_once_admit_exactly_the_limit(redis_url: str):
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
         counts = pool.map(admitted, [redis_url] * 2, [80] * 2)
         assert sum(counts) == 41
-
-
-@dataclass
-class Entry:
-    age_s: int
-    tokens: int
-
-
-@dataclass
-class Model:
-    """The same limits, said plainly: everything counted in the last 60 s, in a dict."""
-
-    rpm: int | None
-    tpm: int | None
-    counted: dict[str, Entry] = field(default_factory=dict)
-
-    def refused_by(self, requests: list[tuple[str, int]]) -> str:
-        asked, reserved = sum(tokens for _, tokens in requests), sum(e.tokens for e in self.counted.values())
-        if self.rpm is not None and len(self.counted) + len(requests) > self.rpm:
-            return "requests"
-        return "tokens" if self.tpm is not None and asked and reserved + asked > self.tpm else ""
-
-    def age(self, seconds: int) -> None:
-        older = {id_: Entry(entry.age_s + seconds, entry.tokens) for id_, entry in self.counted.items()}
-        self.counted = {id_: entry for id_, entry in older.items() if entry.age_s < 60}
-
-
-# 7 s steps never come within 3 s of a window's end, so the seconds that a run itself takes change nothing.
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("take"), st.lists(st.integers(0, 40), min_size=1, max_size=3)),
-        st.tuples(st.just("age"), st.sampled_from([7, 21, 63])),
-        st.tuples(st.just("give_back"), st.integers(0, 9)),
-        st.tuples(st.just("settle"), st.tuples(st.integers(0, 9), st.integers(0, 80))),
-    ),
-    max_size=25,
-)
-LIMIT = st.one_of(st.none(), st.integers(0, 6))
-
-
-async def replay(url: str, rpm: int | None, tpm: int | None, steps: list) -> None:
-    """Do the same to both and compare every answer."""
-    bound, model, taken = limits(rpm, tpm, team=str(uuid4())), Model(rpm, tpm), []
-    async with redis_client(url) as redis:
-        for step, argument in steps:
-            if step == "take":
-                requests = [(str(uuid4()), tokens) for tokens in argument]
-                refused_by = model.refused_by(requests)
-                if refused_by:
-                    error = await refusal(redis, bound, requests)
-                    assert error.headers["rate_limit_type"] == refused_by
-                    continue
-                taken.append(await take(redis, bound, requests=requests))
-                model.counted |= {id_: Entry(0, tokens) for id_, tokens in requests}
-                if rpm is not None:
-                    assert taken[-1].headers["X-RateLimit-Remaining"] == str(rpm - len(model.counted))
-            elif step == "age":
-                await pass_time(redis, argument, bound.team_id)
-                model.age(argument)
-            elif step == "give_back" and argument < len(taken):
-                await give_back(redis, taken[argument])
-                model.counted = {id_: e for id_, e in model.counted.items() if id_ not in taken[argument].ids}
-            elif step == "settle" and argument[0] < len(taken):
-                id_ = taken[argument[0]].ids[0]
-                await settle_tokens(redis, bound.team_id, id_, argument[1])
-                if id_ in model.counted and model.counted[id_].tokens:
-                    model.counted[id_].tokens = argument[1]
-
-
-@given(rpm=LIMIT, tpm=st.one_of(st.none(), st.integers(0, 150)), steps=STEPS)
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_order_of_steps_answers_as_the_exact_model_does(redis_url: str, rpm, tpm, steps):
-    asyncio.run(replay(redis_url, rpm, tpm, steps))

@@ -92,6 +92,7 @@ def test_a_held_group_helps_where_the_alias_of_its_name_may_not_be_used(alias: F
         ([row("member", "a", group="active")], NO_GROUP),
         ([row("member", "a", group="inactive")], NO_GROUP),
         ([row("member", "a", group="inactive", group_held=True)], UNKNOWN),
+        ([row("member", "a", held=False, group="active", group_held=True)], NO_GROUP),
         ([row()], UNKNOWN),
         (held_group(row()), EMPTY),
         (held_group(row("member", "a", active=False)), EMPTY),
@@ -144,14 +145,14 @@ def test_only_active_aliases_are_ever_tried_and_only_when_something_is_held(
     assert usable or (status == "active" and group_held)
 
 
-async def aliases_for(runtime: Runtime, team_id: str, asked: str | None) -> list[str]:
+async def aliases_for(runtime: Runtime, team_id: str, asked: str | None, *only: str) -> list[str]:
     async with runtime.db.statement() as tx:
-        return [found.alias for found in (await resolve(tx, team_id, asked)).candidates]
+        return [found.alias for found in (await resolve(tx, team_id, asked, only=only)).candidates]
 
 
-async def refused_for(runtime: Runtime, team_id: str, asked: str | None) -> object:
+async def refused_for(runtime: Runtime, team_id: str, asked: str | None, *only: str) -> object:
     with pytest.raises((Forbidden, BadRequest, NotFound)) as refused:
-        await aliases_for(runtime, team_id, asked)
+        await aliases_for(runtime, team_id, asked, *only)
     return refused.value.detail
 
 
@@ -201,7 +202,9 @@ async def test_names_groups_and_fallbacks_of_a_real_team(api: Api, runtime: Runt
     foreign = (await api.alias())["alias"]
     off = (await api.alias(active=False))["alias"]
     b = (await api.alias())["alias"]
-    a = (await api.alias(fallbacks=[foreign, off, "never-made", b]))["alias"]
+    gone = (await api.alias())["alias"]
+    a = (await api.alias(fallbacks=[foreign, off, gone, b]))["alias"]
+    assert (await api.send("DELETE", f"/models/{gone}")).status_code == 200
     group = (await api.group(model_aliases=[b, off, a]))["group_name"]
     other = (await api.group(model_aliases=[foreign]))["group_name"]
     team = (await api.team(access_groups=[group]))["team_id"]
@@ -240,3 +243,44 @@ async def test_an_alias_switched_off_is_refused_at_the_next_call(api: Api, runti
     await api.put(f"/model-aliases/{alias}", {"active": False})
     assert await refused_for(runtime, team, alias) == f"Team '{team}' does not have access to model alias '{alias}'"
     assert await refused_for(runtime, team, group) == f"No active models configured for group '{group}'"
+
+
+async def test_a_keys_own_models_narrow_what_its_team_may_use(api: Api, runtime: Runtime):
+    a, b, c, foreign = [(await api.alias())["alias"] for _ in range(4)]
+    await api.put(f"/models/{a}", {"fallbacks": [foreign]})
+    first = (await api.group(model_aliases=[a, b, c]))["group_name"]
+    second = (await api.group(model_aliases=[c]))["group_name"]
+    closed = (await api.group(model_aliases=[foreign]))["group_name"]
+    team = (await api.team(access_groups=[first, second], default_model=b))["team_id"]
+
+    assert await aliases_for(runtime, team, a, a) == [a, foreign], "a fallback needs no access"
+    assert await aliases_for(runtime, team, c, second) == [c], "a group stands for its aliases"
+    assert await aliases_for(runtime, team, first, c, b) == [b, c], "of a group remain those that are named"
+    assert await aliases_for(runtime, team, second, second) == [c]
+    assert await aliases_for(runtime, team, None, a, b) == [b]
+    assert await aliases_for(runtime, team, None, c, a) == [a, foreign], "the default is closed"
+    no_alias, no_group = [f"Team '{team}' does not have access to model {word} " for word in ("alias", "group")]
+    assert await refused_for(runtime, team, b, a) == f"{no_alias}'{b}'"
+    assert await refused_for(runtime, team, first, foreign) == f"{no_group}'{first}'"
+    assert await refused_for(runtime, team, foreign, foreign, closed) == f"{no_alias}'{foreign}'"
+    assert await refused_for(runtime, team, closed, closed) == f"{no_group}'{closed}'"
+
+
+async def test_a_candidate_knows_whether_there_is_a_key(api: Api, runtime: Runtime):
+    plain = (await api.alias(litellm_model="anthropic/claude-x"))["alias"]
+    own = (await api.alias(litellm_model="anthropic/claude-x", api_key="sk-own"))["alias"]
+    server = (await api.alias(litellm_model="anthropic/claude-x", api_base="http://127.0.0.1:4010/"))["alias"]
+    group = (await api.group(model_aliases=[plain, own, server]))["group_name"]
+    organization = (await api.organization())["organization_id"]
+    team = (await api.team(organization_id=organization, access_groups=[group]))["team_id"]
+
+    async def has_key() -> list[bool]:
+        async with runtime.db.statement() as tx:
+            return [found.has_key for found in (await resolve(tx, team, group)).candidates]
+
+    assert await has_key() == [False, True, False]
+    body = {"organization_id": organization, "provider": "openai", "credential_name": "o", "api_key": "sk-o"}
+    await api.post("/provider-credentials/create", body)
+    assert await has_key() == [False, True, False], "of another provider"
+    await api.post("/provider-credentials/create", {**body, "provider": "anthropic", "credential_name": "a"})
+    assert await has_key() == [True, True, False], "not for the alias with its own server"

@@ -22,13 +22,15 @@ def test_every_setting_is_in_the_documentation(name: str) -> None:
 
 def test_production_refuses_to_start_without_keys() -> None:
     with pytest.raises(ValidationError, match="WAYBILL_ADMIN_KEY"):
-        Settings(env="production", encryption_key=GOOD_KEY)
+        Settings(env="production", secret_key="k" * 32, encryption_key=GOOD_KEY)
+    with pytest.raises(ValidationError, match="WAYBILL_SECRET_KEY"):
+        Settings(env="production", admin_key="k" * 32, secret_key="k" * 31, encryption_key=GOOD_KEY)
     with pytest.raises(ValidationError, match="WAYBILL_ENCRYPTION_KEY"):
-        Settings(env="production", admin_key="k" * 32)
+        Settings(env="production", admin_key="k" * 32, secret_key="k" * 32)
 
 
 def test_production_opens_no_private_network_by_itself() -> None:
-    production = Settings(env="production", admin_key="k" * 32, encryption_key=GOOD_KEY)
+    production = Settings(env="production", admin_key="k" * 32, secret_key="k" * 32, encryption_key=GOOD_KEY)
     assert production.webhook_networks == production.provider_networks == ()
     assert not production.webhook_http
     development = Settings()
@@ -46,4 +48,4 @@ def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_keys_do_not_show_when_settings_are_printed() -> None:
-    assert "s3cret" not in repr(Settings(admin_key="s3cret", encryption_key="s3cret"))
+    assert "s3cret" not in repr(Settings(admin_key="s3cret", secret_key="s3cret", encryption_key="s3cret"))

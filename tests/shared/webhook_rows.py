@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, text, update
 
-from shared import ids, tables, webhooks
+from shared import credit_accounts, ids, tables, webhooks
 from shared.credentials import new_webhook_secret
 from shared.runtime import Runtime
 
@@ -35,6 +35,7 @@ class Rows:
                     id=self.team_id, organization_id=organization, callback_secret_sealed=sealed
                 )
             )
+            await credit_accounts.open_account(tx, self.team_id, 0)
 
     async def endpoint(
         self, url: str = "https://a.example/", *, events: tuple[str, ...] = ("*",), active: bool = True

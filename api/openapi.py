@@ -1,0 +1,202 @@
+"""/openapi.json: made from the route table, so that it cannot say what the code does not do."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import orjson
+
+from api import openapi_responses as responses
+from api.openapi_routes import Documented, Table, documented
+from api.openapi_samples import sample
+from api.openapi_schemas import Schemas
+from api.wire.errors import Error, ValidationErrors
+from api.wire.events import EVENTS
+from api.wire.jobs import JobIn
+from api.wire.media import Media
+from shared import callbacks
+from shared.settings import VERSION
+
+Schema = dict[str, Any]
+
+ABOUT = """Waybill runs LLM calls as jobs: a thin HTTP API accepts them, workers run them, results are polled or pushed.
+
+Every path under `/api` is served under `/api/v1` too. A team sends `Authorization: Bearer sk-…`, an admin
+`X-Admin-Key` or the bearer token of a session. Errors are `{"detail": "…"}`; `HEAD` works where `GET` does.
+"""
+
+TAGS = {
+    "jobs": "The unit of work and of charge, and the calls it holds.",
+    "teams": "Accounts that own credits and virtual keys.",
+    "organizations": "Customers, each with one team or more.",
+    "credits": "Balances, the ledger, refills.",
+    "model-access-groups": "Ordered lists of aliases that teams hold.",
+    "model-aliases": "Our public names of models, with prices and fallbacks.",
+    "model-groups": "Access groups, under the name older clients know.",
+    "provider-credentials": "The secrets we use with providers; never shown.",
+    "webhooks": "A team's endpoints for events.",
+    "admin-users": "Admins, their sessions, the audit log.",
+    "stats": "Numbers for a dashboard.",
+    "health": "Whether this process can work.",
+    "docs": "This document and its pages.",
+}
+OTHER_WORDS = {
+    "models": "model-aliases", "admin": "admin-users", "openapi.json": "docs", "redoc": "docs", "static": "docs",
+}  # fmt: skip
+"""The tag of paths that begin with another word."""
+
+STATUS_TEXTS = {202: "Accepted; it goes on.", 204: "Nothing more.", 304: "Not modified."}
+WEBHOOK_HEADERS = {
+    "webhook-id": "The event's id; the same in every try.",
+    "webhook-timestamp": "Unix seconds of this try.",
+    "webhook-signature": "`v1,<base64>` of HMAC-SHA256 over `{id}.{timestamp}.{body}`, one for each valid key.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The document as it is served."""
+
+    body: bytes
+    etag: str
+
+
+@cache
+def published(root: Table, api: Table) -> Published:
+    """The document of these tables, made once per process."""
+    body = orjson.dumps(document(root, api))
+    return Published(body=body, etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+@cache
+def document(root: Table, api: Table) -> Schema:
+    """OpenAPI 3.1 of the routes outside `/api` and those under it."""
+    routes = [*documented(root), *documented(api, "/api")]
+    schemas = Schemas(_taken(routes), _answered(routes))
+    paths: Schema = {}
+    for route in routes:
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, schemas)
+    used = {tag for path in paths.values() for operation in path.values() for tag in operation["tags"]}
+    whole: Schema = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Waybill",
+            "version": VERSION,
+            "description": ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
+        "paths": paths,
+        "webhooks": {type_: {"post": _delivery(type_, schemas.answered(event))} for type_, event in EVENTS.items()},
+        "components": {
+            "headers": responses.shared_headers(),
+            "responses": responses.shared_refusals(),
+            "securitySchemes": responses.SECURITY_SCHEMES,
+        },
+    }
+    whole["components"]["schemas"] = schemas.components(whole)
+    return whole
+
+
+def _taken(routes: list[Documented]) -> Iterator[Any]:
+    for route in routes:
+        yield from (model for model in (route.body, route.query) if model is not None)
+
+
+def _answered(routes: list[Documented]) -> Iterator[Any]:
+    yield from (Error, ValidationErrors, *EVENTS.values())
+    for route in routes:
+        yield from (type_ for type_ in route.answers.values() if _is_described(type_))
+
+
+def _is_described(type_: Any) -> bool:
+    return type_ is not None and not isinstance(type_, Media)
+
+
+def _operation(route: Documented, schemas: Schemas) -> Schema:
+    summary, description = route.words
+    if route.same_as:
+        description = f"Same as `{route.same_as}`. {description}"
+    found: Schema = {
+        "operationId": _operation_id(route),
+        "tags": [_tag(route)],
+        "summary": summary,
+        "description": f"{description}\n\n{responses.CALLERS[route.given.access]}",
+        "security": responses.security(route),
+        "parameters": [
+            *_path_parameters(route),
+            *_query_parameters(route, schemas),
+            *responses.header_parameters(route),
+        ],
+        "responses": {str(status): _response(route, status, type_, schemas) for status, type_ in route.answers.items()},
+    }
+    found["responses"] |= {str(status): responses.refusal(route, status) for status in route.refusals}
+    if route.body is not None:
+        found["requestBody"] = _request_body(route, schemas)
+    if route.has_callback:
+        found["callbacks"] = _callbacks(route, schemas)
+    return found
+
+
+def _operation_id(route: Documented) -> str:
+    """From method and path: they are what clients depend on, so it stays when handlers are renamed."""
+    words = route.template.removeprefix("/api").replace("{", "by_").replace("}", "")
+    return route.method.lower() + "".join(c if c.isalnum() else "_" for c in words)
+
+
+def _tag(route: Documented) -> str:
+    first = route.path.removeprefix("/api").split("/")[1]
+    return OTHER_WORDS.get(first, first)
+
+
+def _path_parameters(route: Documented) -> list[Schema]:
+    return [{"name": name, "in": "path", "required": True, "schema": responses.TEXT} for name in route.path_parameters]
+
+
+def _query_parameters(route: Documented, schemas: Schemas) -> list[Schema]:
+    return [] if route.query is None else schemas.query(route.query)
+
+
+def _request_body(route: Documented, schemas: Schemas) -> Schema:
+    """As the edge reads it: an empty body stands for `{}` where no field is required."""
+    model = route.body
+    required = model is not None and any(field.is_required() for field in model.model_fields.values())
+    content = {"schema": schemas.taken(model), "example": sample(route)}
+    return {"required": required, "content": {"application/json": content}}
+
+
+def _response(route: Documented, status: int, type_: Any, schemas: Schemas) -> Schema:
+    found: Schema = {
+        "description": STATUS_TEXTS.get(status, "Done." if route.method != "GET" else "As it stands."),
+        "headers": responses.response_headers(route, status),
+    }
+    if isinstance(type_, Media):
+        found["content"] = {type_.type: {"schema": {"type": "string"}}}
+    elif type_ is not None:
+        found["content"] = {"application/json": {"schema": schemas.answered(type_)}}
+    elif status not in {204, 304}:
+        found["content"] = {"application/json": {"schema": {}}}
+    return found
+
+
+def _callbacks(route: Documented, schemas: Schemas) -> Schema:
+    kind: callbacks.Kind = "job" if route.body is not None and issubclass(route.body, JobIn) else "call"
+    events = {"oneOf": [schemas.answered(EVENTS[type_]) for type_ in callbacks.ALLOWED[kind]]}
+    return {"event": {"{$request.body#/callback_url}": {"post": _delivery("event", events)}}}
+
+
+def _delivery(what: str, schema: Schema) -> Schema:
+    headers = [
+        {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+        for name, text in WEBHOOK_HEADERS.items()
+    ]
+    return {
+        "summary": what,
+        "description": "Signed by the rules of Standard Webhooks 1.0.0; repeats have the same `webhook-id`.",
+        "parameters": headers,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {"2XX": {"description": "Delivered; any other answer is tried again."}},
+    }

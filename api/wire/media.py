@@ -1,0 +1,10 @@
+"""Answers that are not JSON, named where a route says what it answers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Media:
+    """A body of this media type, such as `text/html`; clients get it as it is."""
+
+    type: str

@@ -1,0 +1,75 @@
+"""What a job holds and what it is charged: rules of its terms and its sums, without a database.
+
+job_based            holds 1 from its first call on, is charged 1 when it completed well
+consumption_usd      holds (cost so far + open estimates) x credits per dollar, is charged cost x credits per dollar
+consumption_tokens   the same with tokens / tokens per credit
+
+Both are rounded up, and once per job.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from shared.jobs import Job
+from shared.money import NANOUSD_PER_USD
+from shared.states import JobStatus
+
+JOB_BASED_HOLD = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a team pays by; a job keeps those of the moment its first call was accepted."""
+
+    budget_mode: str = "job_based"
+    charge_failed_calls: bool = False
+    credits_per_dollar: Decimal = Decimal(10)
+    tokens_per_credit: int = 10_000
+
+
+JOB_BASED = Terms()
+"""What holds unless a team says otherwise."""
+
+
+def agree(job: Job, terms: Terms) -> None:
+    """Write the terms on the job."""
+    job.budget_mode, job.charge_failed_calls = terms.budget_mode, terms.charge_failed_calls
+    job.credits_per_dollar, job.tokens_per_credit = terms.credits_per_dollar, terms.tokens_per_credit
+
+
+def wanted(job: Job) -> int:
+    """Credits a live job should hold: what it used so far and what its open calls may use at most."""
+    if job.budget_mode is None:
+        return 0
+    if job.budget_mode == "job_based":
+        return JOB_BASED_HOLD
+    return _consumed(job, job.client_cost_nanousd + job.estimate_nanousd, job.total_tokens + job.estimate_tokens)
+
+
+def excess(job: Job) -> int:
+    """Credits a live job holds beyond what it still wants; a job_based hold stays whole until the job's end."""
+    return max(0, job.credits_held - wanted(job))
+
+
+def owed(job: Job) -> int:
+    """Credits a job that just became final is to be charged, whether or not the team still has them."""
+    if job.budget_mode is None:
+        return 0
+    if job.budget_mode != "job_based":
+        return _consumed(job, job.client_cost_nanousd, job.total_tokens)
+    if job.status != JobStatus.COMPLETED:
+        return 0
+    good = job.calls_total >= 1 if job.charge_failed_calls else job.calls_completed >= 1 and job.calls_failed == 0
+    return job.credits_held if good else 0
+
+
+def _consumed(job: Job, cost_nanousd: int, tokens: int) -> int:
+    if job.budget_mode == "consumption_usd":
+        # A ratio of whole numbers, not a Decimal product: that would be rounded at 28 digits.
+        numerator, denominator = (job.credits_per_dollar or Decimal(0)).as_integer_ratio()
+        return _ceil(cost_nanousd * numerator, NANOUSD_PER_USD * denominator)
+    return _ceil(tokens, job.tokens_per_credit or 1)
+
+
+def _ceil(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)

@@ -1,0 +1,129 @@
+"""A team's place in the queue: how many of its calls may wait, and which new ones are rung at once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from shared import clock, waiting_calls
+from shared.calls import NewCall
+from shared.db import Tx
+from shared.errors import TooManyRequests
+
+RUNG_DIRECTLY = 64
+"""A team's first unfinished calls are rung at once; the rest wait for the dispatcher: no team fills the queue."""
+
+MAX_QUEUED_CALLS = 100_000
+"""The limit of a team that has none of its own."""
+
+COUNTED_EXACTLY = 1000
+"""Limits up to this are counted behind a lock on the team; larger ones are looked at once a second."""
+
+DEPTH_S = 1.0
+
+
+class Submitted(Protocol):
+    """What intake was given: new calls, and the limits of their team as its key knew them."""
+
+    @property
+    def team_id(self) -> str: ...
+    @property
+    def calls(self) -> Sequence[NewCall]: ...
+    @property
+    def max_parallel_calls(self) -> int | None: ...
+    @property
+    def max_queued_calls(self) -> int | None: ...
+
+
+class Depths:
+    """How many calls waited in deep queues; a count serves this process for a second, with what it accepted since."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, tuple[float, int]] = {}
+
+    def known(self) -> dict[str, int]:
+        """The counts that are not too old."""
+        fresh = clock.monotonic() - DEPTH_S
+        self._counted = {team: counted for team, counted in self._counted.items() if counted[0] > fresh}
+        return {team: waiting for team, (_, waiting) in self._counted.items()}
+
+    def counted(self, waiting: dict[str, int]) -> None:
+        """These were counted now."""
+        at = clock.monotonic()
+        self._counted |= {team: (at, calls) for team, calls in waiting.items()}
+
+    def grown(self, team_id: str, calls: int) -> None:
+        """So many more were accepted."""
+        if team_id in self._counted:
+            at, waiting = self._counted[team_id]
+            self._counted[team_id] = at, waiting + calls
+
+
+@dataclass(kw_only=True)
+class TeamQueue:
+    """One team while a group is accepted. unfinished: counted up to RUNG_DIRECTLY; most None: far from full."""
+
+    unfinished: int
+    directly: int
+    waiting: int = 0
+    most: int | None = None
+
+
+@dataclass(kw_only=True)
+class Queues:
+    """The teams of one group."""
+
+    teams: dict[str, TeamQueue] = field(default_factory=dict)
+    depths: Depths = field(default_factory=Depths)
+
+    def check(self, team_id: str, new: int) -> None:
+        """Raises TooManyRequests when so many new calls are more than may wait."""
+        team = self.teams.get(team_id)
+        if new and team is not None and team.most is not None and team.waiting + new > team.most:
+            raise TooManyRequests("Queue limit exceeded", retry_after_s=1 if team.most <= COUNTED_EXACTLY else 5)
+
+    def add(self, team_id: str, new: int) -> None:
+        """So many were accepted."""
+        if new:
+            self.teams[team_id].waiting += new
+            self.depths.grown(team_id, new)
+
+    def rung(self, new: Iterable[NewCall]) -> list[UUID]:
+        """Those of the accepted calls that are rung at once."""
+        chosen = []
+        for call in new:
+            team = self.teams[call.team_id]
+            if team.unfinished < team.directly:
+                chosen.append(call.id)
+            team.unfinished += 1
+        return chosen
+
+
+async def look(tx: Tx, submissions: Iterable[Submitted], depths: Depths) -> Queues:
+    """Count the queues these submissions go to; locks teams, so it comes after jobs and before calls and accounts."""
+    of_team = {submission.team_id: submission for submission in submissions if submission.calls}
+    if not of_team:
+        return Queues(depths=depths)
+    exact = await waiting_calls.lock_queues(
+        tx, (team_id for team_id, s in of_team.items() if _most(s) <= COUNTED_EXACTLY)
+    )
+    unfinished = await waiting_calls.unfinished_of_teams(tx, of_team, most=RUNG_DIRECTLY)
+    deep = {team_id: _most(s) for team_id, s in of_team.items() if unfinished[team_id] >= RUNG_DIRECTLY} | exact
+    waiting = {team_id: calls for team_id, calls in depths.known().items() if team_id not in exact}
+    counted = await waiting_calls.waiting_of_teams(tx, {t: most + 1 for t, most in deep.items() if t not in waiting})
+    depths.counted({team_id: calls for team_id, calls in counted.items() if team_id not in exact})
+    waiting |= counted
+    queues = {
+        team_id: TeamQueue(
+            unfinished=unfinished[team_id],
+            directly=min(RUNG_DIRECTLY, RUNG_DIRECTLY if s.max_parallel_calls is None else s.max_parallel_calls),
+            waiting=waiting.get(team_id, 0),
+            most=deep.get(team_id),
+        )
+        for team_id, s in of_team.items()
+    }
+    return Queues(teams=queues, depths=depths)
+
+
+def _most(submission: Submitted) -> int:
+    return MAX_QUEUED_CALLS if submission.max_queued_calls is None else submission.max_queued_calls

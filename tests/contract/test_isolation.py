@@ -1,0 +1,93 @@
+"""No team reads or changes anything of another team, swept over every route of the document that a team may call."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from api.openapi_routes import Documented
+from tests.api.admin import unique
+from tests.contract.routes import filled, named, opened_by
+from tests.scene import HELLO, PRICES, Scene, Team
+
+MARK = "belongs-to-the-other"
+OPEN_TO_TEAMS = opened_by("team", "any", "any:w")
+OWNERS = ("team_id", "organization_id")
+
+
+def names_an_owner(model: Any) -> bool:
+    """Whether a body or a query can say whose things are meant."""
+    return model is not None and any(name in model.model_fields for name in OWNERS)
+
+
+NAMING = [r for r in OPEN_TO_TEAMS if r.path_parameters or names_an_owner(r.query) or names_an_owner(r.body)]
+PLAIN = [r for r in OPEN_TO_TEAMS if r.method == "GET" and not r.path_parameters]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    """A team with one of each thing; `ids` fills the parameters of paths."""
+
+    team: Team
+    ids: dict[str, str]
+
+    def query(self, route: Documented) -> dict[str, str]:
+        fields = route.query.model_fields if route.query is not None else {}
+        return {name: self.ids[name] for name in OWNERS if name in fields}
+
+    def body(self) -> dict[str, Any]:
+        """All that any of the routes needs; what one does not know it ignores."""
+        return {
+            "team_id": self.team.id,
+            "job_type": "t",
+            "status": "completed",
+            "messages": HELLO,
+            "metadata": {"taken": "over"},
+            "webhook_url": "http://127.0.0.1:9/taken-over",
+        }
+
+
+@pytest.fixture
+async def other(scene: Scene) -> Other:
+    org = await scene.api.organization(name=MARK)
+    alias = (await scene.api.alias(alias=unique("alias"), api_key="sk-provider", display_name=MARK, **PRICES))["alias"]
+    group = (await scene.api.group(model_aliases=[alias], description=MARK))["group_name"]
+    fields = {"organization_id": org["organization_id"], "access_groups": [group], "credits_allocated": 77}
+    made = await scene.api.team(**fields, team_alias=MARK, metadata={"mark": MARK})
+    team = Team(scene=scene, id=made["team_id"], key=made["virtual_key"], models=(alias,))
+    job = await team.job(user_id=MARK, metadata={"mark": MARK})
+    ids = {
+        "team_id": team.id,
+        "org_id": org["organization_id"],
+        "organization_id": org["organization_id"],
+        "job_id": job["job_id"],
+        "call_id": await team.call(job["job_id"], purpose=MARK),
+        "alias": alias,
+        "group_name": group,
+    }
+    return Other(team=team, ids=ids)
+
+
+@pytest.mark.parametrize("route", NAMING, ids=named)
+async def test_things_of_another_team_are_neither_shown_nor_changed(scene: Scene, other: Other, route: Documented):
+    unknown = set(route.path_parameters) - set(other.ids)
+    assert not unknown, f"tell this test what {unknown} of the other team is"
+    asking = await scene.team()
+    before = await other.team.read(other.ids["job_id"]), await other.team.credits()
+
+    own = {"Authorization": f"Bearer {asking.key}", "Prefer": "respond-async"}
+    path, query = filled(route, other.ids), other.query(route)
+    answer = await scene.client.request(route.method, path, params=query, json=other.body(), headers=own)
+
+    assert answer.status_code in {403, 404}, answer.text
+    assert MARK not in answer.text
+    assert (await other.team.read(other.ids["job_id"]), await other.team.credits()) == before
+
+
+@pytest.mark.parametrize("route", PLAIN, ids=named)
+async def test_what_is_asked_without_a_name_is_the_callers_own(scene: Scene, other: Other, route: Documented):
+    asking = await scene.team()
+    answer = await scene.client.get(route.template, headers={"Authorization": f"Bearer {asking.key}"})
+    assert answer.status_code in {200, 422}, answer.text
+    assert MARK not in answer.text
+    assert not [id_ for id_ in other.ids.values() if id_ in answer.text]

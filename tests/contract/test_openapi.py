@@ -1,0 +1,183 @@
+"""/openapi.json is valid, complete, and says who may call what as the code does."""
+
+import re
+from typing import Any
+
+import orjson
+import pytest
+from openapi_spec_validator import validate
+
+from api import app
+from api.openapi import document
+from api.openapi_responses import REFUSALS
+from api.openapi_samples import sample
+from api.wire.events import EVENTS
+from shared import event_types
+from tests.api.conform import found_wrong
+from tests.contract.routes import NOBODY, ROUTES, filled, named, opened_by
+from tests.scene import HELLO, Scene, refused
+
+REQUEST_ID = {"x-request-id": "r"}
+BODY_FREE = (204, 304)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    return document(tuple(app.ROOT), tuple(app.API))
+
+
+def operations(whole: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(method, path, said) for path, item in whole["paths"].items() for method, said in item.items()]
+
+
+def test_the_document_is_valid(whole: dict[str, Any]):
+    assert whole["openapi"].startswith("3.1.")
+    validate(whole)
+
+
+async def test_it_is_served_once_and_then_known_by_its_tag(scene: Scene, whole: dict[str, Any]):
+    served = await scene.client.get("/openapi.json")
+    assert orjson.loads(served.content) == orjson.loads(orjson.dumps(whole))
+    again = await scene.client.get("/openapi.json", headers={"If-None-Match": served.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", served.headers["etag"])
+
+
+def test_every_route_is_in_it_and_nothing_else(whole: dict[str, Any]):
+    tables = {(method, re.sub(r":\w+}", "}", path)) for method, path, _ in app.ROOT}
+    tables |= {(method, "/api" + re.sub(r":\w+}", "}", path)) for method, path, _ in app.API}
+    assert {(method.upper(), path) for method, path, _ in operations(whole)} == tables
+    assert not [path for path in whole["paths"] if path.startswith("/api/v1")]
+
+
+def test_operation_ids_are_unique_and_come_from_the_wire(whole: dict[str, Any]):
+    ids = [said["operationId"] for _, _, said in operations(whole)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+_[A-Za-z0-9_]+", id_) for id_ in ids)
+    assert whole["paths"]["/api/jobs/{job_id}"]["get"]["operationId"] == "get_jobs_by_job_id"
+
+
+def test_no_two_paths_differ_in_the_name_of_a_parameter_only(whole: dict[str, Any]):
+    shapes = [re.sub(r"{\w+}", "{}", path) for path in whole["paths"]]
+    assert sorted(shapes) == sorted(set(shapes))
+
+
+def test_other_paths_of_a_route_say_which_one_they_are(whole: dict[str, Any]):
+    assert "Same as `POST /api/webhooks/register`" in whole["paths"]["/api/webhooks"]["post"]["description"]
+    assert "Same as" not in whole["paths"]["/api/webhooks/register"]["post"]["description"]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=named)
+def test_every_route_says_what_it_answers(route: Any):
+    untyped = [status for status, answer in route.given.answers.items() if answer is None and status not in BODY_FREE]
+    assert untyped == []
+
+
+def test_every_operation_is_tagged_described_and_secured(whole: dict[str, Any]):
+    tags = {tag["name"] for tag in whole["tags"]}
+    schemes = set(whole["components"]["securitySchemes"])
+    for method, path, said in operations(whole):
+        assert said["summary"], path
+        assert set(said["tags"]) <= tags, f"api/openapi.py TAGS lacks the tag of {path}"
+        assert {name for way in said["security"] for name in way} <= schemes
+        keyed = "Idempotency-Key" in {parameter["name"] for parameter in said["parameters"]}
+        assert keyed <= (method == "post"), path
+
+
+def test_posts_that_change_something_take_an_idempotency_key():
+    assert [named(route) for route in ROUTES if route.method == "POST" and not route.takes_key] == [
+        named(route) for route in ROUTES if route.method == "POST" and route.given.access == "none"
+    ]
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.body is not None], ids=named)
+def test_the_body_that_try_it_out_starts_with_is_taken(route: Any):
+    route.body.model_validate(sample(route))
+
+
+def test_every_type_that_can_be_subscribed_to_is_a_webhook(whole: dict[str, Any]):
+    assert set(whole["webhooks"]) == set(EVENTS) == set(event_types.TYPES)
+
+
+def test_callbacks_name_the_events_that_they_may_carry(whole: dict[str, Any]):
+    for path, of_job in (("/api/jobs/create", True), ("/api/jobs/{job_id}/llm-call", False)):
+        (event,) = whole["paths"][path]["post"]["callbacks"].values()
+        (said,) = event.values()
+        names = {ref["$ref"] for ref in said["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"]}
+        assert "#/components/schemas/CallFailedEvent" in names
+        assert ("#/components/schemas/JobFailedEvent" in names) == of_job
+
+
+async def test_the_events_of_a_job_are_as_the_document_says(scene: Scene):
+    team = await scene.team()
+    cancelled = await team.job(calls=[{"messages": HELLO}])
+    await team.post(f"/jobs/{cancelled['job_id']}/cancel")
+    scene.live = True
+    job = await team.job(metadata={"k": "v"})
+    scene.provider.steps = [refused(again="never")]
+    await team.post(f"/jobs/{job['job_id']}/llm-call", {"messages": HELLO})
+    await team.post(f"/jobs/{job['job_id']}/llm-call", {"messages": HELLO})
+    await team.complete(job["job_id"])
+    rows = await scene.rows("select type, body from events where team_id = :team", team=team.id)
+    for row in rows:
+        EVENTS[row.type].model_validate_json(row.body, strict=True)
+    assert {row.type for row in rows} == {
+        "job.created", "job.started", "job.completed", "job.cancelled",
+        "call.completed", "call.failed", "call.cancelled",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=named)
+async def test_who_is_nobody_is_let_in_where_the_document_says_so_only(scene: Scene, route: Any):
+    answer = await scene.client.request(route.method, filled(route, {}), json={})
+    if route.given.access != "none":
+        assert answer.status_code == 401, answer.text
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert set(answer.json()) == {"detail"}
+    elif route.body is None:
+        assert answer.status_code in {200, 404}
+
+
+@pytest.mark.parametrize("route", opened_by("admin:r", "admin:w", "owner", "session"), ids=named)
+async def test_a_team_is_refused_on_every_admin_route(scene: Scene, team_key: str, route: Any):
+    headers = {"Authorization": f"Bearer {team_key}"}
+    answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=headers)
+    assert (answer.status_code, answer.json()) == (403, {"detail": "Admin access required"})
+
+
+@pytest.mark.parametrize("route", opened_by("team"), ids=named)
+async def test_an_admin_is_refused_on_every_route_of_teams(scene: Scene, route: Any):
+    answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=scene.api.admin)
+    assert (answer.status_code, answer.json()) == (403, {"detail": "This endpoint needs a team virtual key"})
+
+
+@pytest.mark.parametrize("route", opened_by("session"), ids=named)
+async def test_the_admin_key_is_no_session(scene: Scene, route: Any):
+    answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=scene.api.admin)
+    assert (answer.status_code, answer.json()) == (403, {"detail": "This endpoint needs an admin user's session"})
+
+
+@pytest.fixture
+async def team_key(scene: Scene) -> str:
+    key: str = (await scene.api.team())["virtual_key"]
+    return key
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "headers", "body", "problem"),
+    [
+        (f"/api/jobs/{NOBODY}", 418, REQUEST_ID, b"{}", "status is not in the document"),
+        (f"/api/jobs/{NOBODY}", 404, {}, b'{"detail":"x"}', "lacks ['X-Request-ID']"),
+        (f"/api/jobs/{NOBODY}", 404, REQUEST_ID, b'{"error":"x"}', "$: "),
+        (f"/api/jobs/{NOBODY}", 404, {**REQUEST_ID, "content-type": "text/html"}, b"<p>", "is text/html"),
+        ("/nothing", 200, REQUEST_ID, b"{}", "not in the document"),
+        ("/health", 200, REQUEST_ID, b'{"status":"ill"}', "$"),
+    ],
+)
+def test_what_the_hook_of_the_api_tests_finds(path: str, status: int, headers: Any, body: bytes, problem: str):
+    found = found_wrong("GET", path, status, {"content-type": "application/json", **headers}, body)
+    assert found is not None
+    assert found.startswith(problem)
+
+
+def test_every_refusal_has_a_text():
+    assert {status for route in ROUTES for status in route.refusals} <= set(REFUSALS)

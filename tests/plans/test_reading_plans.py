@@ -1,0 +1,179 @@
+"""Lists and usage reports read what they show and little more, however many jobs there are."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from bench.reading_rows import ORGANIZATIONS, TEAMS, fill
+from shared import dashboard, usage
+from shared.job_lists import CALLS, PLAIN, RETRIED, RUNNING, Part, Wanted, count_statement, page_statement
+from shared.snapshot import FAST_INDEXES
+from shared.usage import Interval
+from tests.plans.test_plans import nodes
+from tests.servers import Servers
+
+LARGE = {"jobs", "calls", "attempts", "call_payloads"}
+CALLS_MADE = 60_000
+TEAM, SMALL = "team-0", "team-7"
+OF_ORGANIZATION = [f"team-{n}" for n in range(1, TEAMS, ORGANIZATIONS)]
+MONTH = Interval(datetime.now(UTC) - timedelta(days=30), datetime.now(UTC))
+PAGE = 100
+CALLS_OF_PAGE = PAGE * 6
+"""A job has at most five calls; with the job itself six rows."""
+EVERYTHING = tuple(usage.MEASURES)
+
+
+@pytest.fixture(scope="module")
+def database(servers: Servers) -> Iterator[psycopg.Connection[Any]]:
+    url = servers.create_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        fill(connection, calls=CALLS_MADE)
+    with psycopg.connect(url, autocommit=True, options="-c jit=off -c max_parallel_workers_per_gather=0") as connection:
+        connection.execute(FAST_INDEXES.replace("local ", ""))
+        yield connection
+    servers.drop_database(url)
+
+
+class Plan:
+    """What a statement really did."""
+
+    def __init__(self, connection: psycopg.Connection[Any], sql: str, params: Any) -> None:
+        found = connection.execute(f"explain (analyze, format json) {sql}".encode(), params).fetchall()
+        self.nodes = list(nodes(found[0][0][0]["Plan"]))
+
+    @property
+    def scanned(self) -> list[str]:
+        """The large tables that were read from end to end."""
+        return [
+            node["Relation Name"]
+            for node in self.nodes
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
+        ]
+
+    def rows(self, *, heap: bool) -> int:
+        """Rows read from tables; heap: without those that an index alone gave."""
+        return sum(_read(node) for node in self.nodes if "Relation Name" in node and not (heap and _index_only(node)))
+
+
+def _read(node: Mapping[str, Any]) -> int:
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return round((node["Actual Rows"] + removed) * node["Actual Loops"])
+
+
+def _index_only(node: Mapping[str, Any]) -> bool:
+    return node["Node Type"] == "Index Only Scan" and node["Heap Fetches"] == 0
+
+
+def jobs_of(database: psycopg.Connection[Any], *teams: str) -> int:
+    [[count]] = database.execute("select count(*) from jobs where team_id = any(%s)", (list(teams),)).fetchall()
+    return int(count)
+
+
+def lines_of(database: psycopg.Connection[Any], within: Interval, *teams: str) -> int:
+    days = [bound.date() if bound else None for bound in within]
+    [[count]] = database.execute(
+        "select count(*) from usage_daily where team_id = any(%s) and day between coalesce(%s, '-infinity'::date)"
+        " and coalesce(%s, 'infinity'::date)",
+        (list(teams), *days),
+    ).fetchall()
+    return int(count)
+
+
+PAGES: list[tuple[str, Wanted, Part]] = [
+    ("newest of all", Wanted(), Part(limit=PAGE)),
+    ("far down all", Wanted(), Part(limit=PAGE, offset=15_000)),
+    ("newest of a team", Wanted(team_id=TEAM), Part(limit=PAGE)),
+    ("far down a team", Wanted(team_id=TEAM), Part(limit=PAGE, offset=3000)),
+    ("a team's failed ones", Wanted(team_id=TEAM, statuses=["failed"]), Part(limit=PAGE)),
+    ("a team's of one user", Wanted(team_id=TEAM, user_id="user-3"), Part(limit=PAGE)),
+    ("a team's by id part", Wanted(team_id=TEAM, id_part="abc"), Part(limit=PAGE)),
+    ("of one month", Wanted(since=MONTH.since, before=MONTH.before), Part(limit=PAGE)),
+    ("all by completion", Wanted(), Part(limit=PAGE, sort_by="completed_at")),
+    ("a team's by status", Wanted(team_id=TEAM), Part(limit=PAGE, sort_by="status", order="asc")),
+    ("one task", Wanted(external_task_id="task-77"), Part(limit=PAGE)),
+    ("open ones", Wanted(statuses=["pending"]), Part(limit=PAGE)),
+    ("nobody's", Wanted(user_id="nobody"), Part(limit=PAGE)),
+]
+
+
+@pytest.mark.parametrize(("wanted", "part"), [row[1:] for row in PAGES], ids=[row[0] for row in PAGES])
+@pytest.mark.parametrize("calls", [RUNNING, RETRIED, PLAIN], ids=["job objects", "summaries", "plain"])
+def test_a_page_reads_the_jobs_it_shows(database: psycopg.Connection[Any], wanted: Wanted, part: Part, calls: str):
+    plan = Plan(database, *page_statement(wanted, part, calls))
+    assert plan.scanned == []
+    # Twice the calls: job objects look at a job's calls for the running ones and for the models. The open jobs are 400.
+    assert plan.rows(heap=True) <= 2 * CALLS_OF_PAGE + 400
+
+
+@pytest.mark.parametrize("wanted", [row[1] for row in PAGES], ids=[row[0] for row in PAGES])
+def test_a_total_is_counted_from_an_index(database: psycopg.Connection[Any], wanted: Wanted):
+    plan = Plan(database, *count_statement(wanted))
+    assert plan.scanned == []
+    assert plan.rows(heap=True) <= 400
+    if wanted.team_id is not None:
+        assert plan.rows(heap=False) <= jobs_of(database, wanted.team_id)
+
+
+@pytest.mark.parametrize("within", [Interval(), MONTH], ids=["always", "a month"])
+@pytest.mark.parametrize(
+    ("teams", "by"),
+    [([TEAM], ("job_type",)), ([SMALL], ("job_type",)), (OF_ORGANIZATION, ("team_id", "model", "provider", "day"))],
+    ids=["largest team", "small team", "organization"],
+)
+def test_sums_read_the_rollup_of_their_teams_and_the_open_jobs(
+    database: psycopg.Connection[Any], within: Interval, teams: list[str], by: tuple[usage.Dimension, ...]
+):
+    plan = Plan(database, *usage.sums_statement(teams, within, by=by, measures=EVERYTHING))
+    assert plan.scanned == []
+    # A year of several teams is a good part of the rollup: reading it from end to end is the cheaper way.
+    everything = len(teams) > 1 and within == Interval()
+    of = [f"team-{n}" for n in range(TEAMS)] if everything else teams
+    # Of the two days that are not wanted whole the calls and attempts of a few jobs are read.
+    assert plan.rows(heap=False) <= lines_of(database, within, *of) + 400 + 20 * jobs_of(database, *of) // 100
+
+
+def test_totals_of_a_team_read_its_rollup_and_the_open_jobs(database: psycopg.Connection[Any]):
+    plan = Plan(database, usage.TOTALS, {"teams": [SMALL]})
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= lines_of(database, Interval(), SMALL) + 400
+
+
+def test_totals_of_a_model_read_the_lines_of_that_model(database: psycopg.Connection[Any]):
+    plan = Plan(database, usage.OF_MODEL, ("model-5",))
+    [[lines]] = database.execute("select count(*) from usage_daily where model = 'model-5'").fetchall()
+    assert plan.rows(heap=False) <= lines
+
+
+def test_users_of_a_month_read_the_jobs_of_that_month(database: psycopg.Connection[Any]):
+    plan = Plan(database, *usage.of_users_statement(TEAM, MONTH))
+    wanted = Wanted(team_id=TEAM, since=MONTH.since, before=MONTH.before)
+    [[jobs]] = database.execute(*_encoded(count_statement(wanted))).fetchall()
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= jobs
+
+
+def test_a_job_is_looked_into_by_its_calls(database: psycopg.Connection[Any]):
+    [[job_id]] = database.execute("select job_id from calls limit 1").fetchall()
+    plan = Plan(database, CALLS, (job_id, 1000, 0))
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= 3 * 5
+
+
+def test_the_first_page_reads_what_is_open_and_what_was_made_today(database: psycopg.Connection[Any]):
+    plan = Plan(database, dashboard.COUNTS, None)
+    [[today]] = database.execute("select count(*) from jobs where created_at >= date_trunc('day', now())").fetchall()
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= 400 + today + 4 * TEAMS
+
+
+def test_a_scan_and_a_row_too_many_would_be_seen(database: psycopg.Connection[Any]):
+    plan = Plan(database, "select count(*) from jobs where metadata = '{}'", None)
+    assert plan.scanned == ["jobs"]
+    assert plan.rows(heap=True) == CALLS_MADE // 3
+
+
+def _encoded(statement: tuple[str, Any]) -> tuple[bytes, Any]:
+    return statement[0].encode(), statement[1]

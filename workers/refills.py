@@ -1,0 +1,42 @@
+"""Automatic refills: each due period adds its credits once, whatever was down and however many schedulers run."""
+
+from shared import credit_accounts, log, refills
+from shared.db import is_down
+from shared.runtime import Runtime
+
+logger = log.get(__name__)
+
+STEP = 100
+MOST_AT_ONCE = 400
+"""Missed periods of one account that are made up for in one transaction."""
+
+
+async def add_due(rt: Runtime) -> int:
+    """Give what is due to up to a stepful of teams. Returns how many refills were given."""
+    async with rt.db.statement() as tx:
+        team_ids = await refills.due(tx, limit=STEP)
+    return sum([await _refill_alone(rt, team_id) for team_id in team_ids])
+
+
+async def _refill_alone(rt: Runtime, team_id: str) -> int:
+    try:
+        return await refill(rt, team_id)
+    except Exception as error:
+        if is_down(error):
+            raise
+        logger.exception("refill_failed", team_id=team_id)
+        return 0
+
+
+async def refill(rt: Runtime, team_id: str) -> int:
+    """Give one team the refills whose time has passed, oldest first: one entry each, unique by its due time."""
+    async with rt.db.transaction() as tx:
+        due = await refills.lock_due(tx, team_id)
+        if due is None:
+            return 0
+        times, following = due.times(limit=MOST_AT_ONCE)
+        for at in times:
+            reason = f"Auto-refill ({due.period})"
+            await credit_accounts.grant(tx, team_id, due.amount, kind="allocation", reason=reason, refill_at=at)
+        await refills.advance(tx, team_id, following)
+    return len(times)

@@ -1,0 +1,40 @@
+"""Retention: what is kept no longer is deleted, in small steps; a step that fails is tried again at the next round."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from shared import admin_sessions, idempotency, log, login_failures, payloads
+from shared.db import Tx
+from shared.runtime import Runtime
+
+logger = log.get(__name__)
+
+STEP = 500
+MOST_STEPS = 100
+EVERY_S = 60.0
+
+
+async def delete_expired(rt: Runtime) -> dict[str, int]:
+    """One round over everything that expires. Returns how many rows each step deleted."""
+    days = rt.settings.payload_retention_days
+    steps: Mapping[str, Callable[[Tx], Awaitable[int]]] = {
+        "idempotency_keys": lambda tx: idempotency.delete_expired(tx, limit=STEP),
+        "admin_sessions": lambda tx: admin_sessions.delete_expired(tx, limit=STEP),
+        "login_failures": lambda tx: login_failures.delete_old(tx, limit=STEP),
+        "unstored_payloads": lambda tx: payloads.erase_unstored(tx, limit=STEP),
+        "old_payloads": lambda tx: payloads.erase_old(tx, days=days, limit=STEP),
+    }
+    deleted = {name: await _all(rt, step) for name, step in steps.items()}
+    if any(deleted.values()):
+        logger.info("expired", **{name: count for name, count in deleted.items() if count})
+    return deleted
+
+
+async def _all(rt: Runtime, step: Callable[[Tx], Awaitable[int]]) -> int:
+    total = 0
+    for _ in range(MOST_STEPS):
+        async with rt.db.transaction() as tx:
+            found = await step(tx)
+        total += found
+        if found < STEP:
+            break
+    return total
