@@ -12,7 +12,6 @@ from api.desk import Desk
 from api.known_routes import Question
 from api.wire.calls import CallbackIn, CallIn, request_text
 from shared import callbacks, estimate, ids, limits, models, money
-from shared.calls import NewCall
 from shared.charging import Terms
 from shared.db import Tx
 from shared.errors import Invalid, Unavailable
@@ -20,6 +19,7 @@ from shared.idempotency import Claim
 from shared.intake import Submission
 from shared.jobs import Job
 from shared.keys import Key
+from shared.new_calls import NewCall
 from shared.prices import Price
 from shared.runtime import Runtime
 

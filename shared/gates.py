@@ -12,12 +12,12 @@ from uuid import UUID
 
 from shared import budgets, charging, facts, ledger, parallel
 from shared.budgets import Budget
-from shared.calls import NewCall
 from shared.db import Tx
 from shared.errors import BudgetExceeded, InsufficientCredits, TooManyRequests
 from shared.events import Event
 from shared.jobs import Job
 from shared.ledger import Account, Hold
+from shared.new_calls import NewCall
 from shared.parallel import Parallel
 
 

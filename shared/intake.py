@@ -13,8 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from shared import calls, charging, clock, events, facts, gates, idempotency, jobs, team_queue, webhooks
-from shared.calls import NewCall
+from shared import charging, clock, events, facts, gates, idempotency, jobs, new_calls, team_queue, webhooks
 from shared.charging import JOB_BASED, Terms
 from shared.db import Tx
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, WaybillError
@@ -23,6 +22,7 @@ from shared.gates import Gates
 from shared.idempotency import Claim, Repeated
 from shared.jobs import Job
 from shared.messages import Deliver, RunCalls
+from shared.new_calls import NewCall
 from shared.runtime import Runtime
 from shared.states import JobStatus
 from shared.team_queue import Depths, Queues
@@ -193,5 +193,5 @@ async def _write(tx: Tx, writing: _Writing, *, rung: Sequence[UUID], store_paylo
     made = [(job, writing.deadlines_s[id_]) for id_, job in writing.jobs.items() if id_ in writing.deadlines_s]
     await jobs.create(tx, made)
     await jobs.save(tx, [job for id_, job in writing.jobs.items() if id_ not in writing.deadlines_s])
-    await calls.create(tx, writing.calls, rung=set(rung), store_payloads=store_payloads)
+    await new_calls.create(tx, writing.calls, rung=set(rung), store_payloads=store_payloads)
     await events.record(tx, writing.recorded)

@@ -6,9 +6,9 @@ from typing import Protocol
 from uuid import UUID
 
 from shared import clock, waiting_calls
-from shared.calls import NewCall
 from shared.db import Tx
 from shared.errors import TooManyRequests
+from shared.new_calls import NewCall
 
 RUNG_DIRECTLY = 64
 """A team's first unfinished calls are rung at once; the rest wait for the dispatcher: no team fills the queue."""

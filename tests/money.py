@@ -6,11 +6,12 @@ from uuid import UUID
 from httpx import Response
 
 from shared import books, budgets, calls, clock, closing, ids
-from shared.calls import Claimed, NewCall
+from shared.calls import Claimed
 from shared.clock import now
 from shared.closing import Aftermath, Report, Usage
 from shared.intake import Submission
 from shared.jobs import Job
+from shared.new_calls import NewCall
 from tests.scene import Scene, Team, answer
 from workers import reports
 

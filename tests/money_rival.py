@@ -15,13 +15,13 @@ import orjson
 from pydantic import SecretStr
 
 from shared import calls, clock, closing, ids, intake
-from shared.calls import NewCall
 from shared.closing import Report
 from shared.credentials import Sealer
 from shared.db import Database
 from shared.ending import End, end_job
 from shared.intake import Accepted, Submission
 from shared.jobs import Job
+from shared.new_calls import NewCall
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
 from shared.settings import Settings

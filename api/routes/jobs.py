@@ -19,13 +19,13 @@ from api.wire.calls import CallIn
 from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
 from api.wire.jobs import CancelIn, CompleteIn, JobIn, MetadataIn, WaitQuery
 from shared import calls, clock, ids, intake, jobs, money, webhooks
-from shared.calls import NewCall
 from shared.db import Tx
 from shared.ending import End, end_job
 from shared.errors import Conflict, Forbidden, NotFound
 from shared.jobs import Job, JobView
 from shared.keys import Key
 from shared.models import Route
+from shared.new_calls import NewCall
 from shared.runtime import Runtime
 from shared.states import JobStatus
 

@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from shared import clock, ids, intake
-from shared.calls import NewCall
 from shared.credentials import Sealer
 from shared.db import Database
 from shared.intake import Submission
 from shared.jobs import Job
+from shared.new_calls import NewCall
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
 from tests.invariants import verify

@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 
 from shared import ids, intake
-from shared.calls import NewCall
 from shared.clock import now
 from shared.errors import Conflict, Forbidden, InsufficientCredits, Invalid, NotFound
 from shared.intake import Accepted, Submission
 from shared.jobs import Job
 from shared.messages import RunCalls
+from shared.new_calls import NewCall
 from shared.queue import joined
 from tests.scene import HELLO, Scene, Team, agrees
 
