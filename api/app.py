@@ -7,7 +7,6 @@ from functools import partial
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +14,7 @@ from starlette.routing import Route
 
 from api import http
 from api.auth import Authenticator
+from api.cors import Cors
 from api.desk import open_desk
 from api.openapi import published
 from api.request_id import RequestId
@@ -212,16 +212,16 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
     app = Starlette(
         routes=[*_routes("", ROOT), *(route for prefix in PREFIXES for route in _routes(prefix, api))],
         middleware=[
-            Middleware(RequestId),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(rt.settings.allowed_hosts)),
+            Middleware(RequestId, logs=rt.settings.request_log),
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=rt.settings.cors_origins,
                 allow_methods=CORS_METHODS,
                 allow_headers=CORS_REQUEST_HEADERS,
                 expose_headers=CORS_EXPOSED,
                 max_age=600,
             ),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(rt.settings.allowed_hosts)),
         ],
         lifespan=lifespan,
         exception_handlers={Exception: _on_error, 404: _on_error, 405: _on_error},

@@ -132,9 +132,9 @@ class Authenticator:
         key = await self._key(credentials.key_hash(secret))
         if key is None:
             raise Unauthorized(_unknown(secret, access), headers=CHALLENGE)
+        _check_key(key, clock.now())
         if access not in TEAM_ACCESS:
             raise Forbidden("Admin access required")
-        _check_key(key, clock.now())
         if not keys.may_use(key, _unversioned(request.scope["path"])):
             raise Forbidden("API key is not allowed to use this route")
         if not even_suspended:

@@ -1,12 +1,14 @@
 """The edge: `endpoint` makes a plain async function a Starlette endpoint and errors the contract's bodies."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
 from typing import Any, TypeVar, get_type_hints
 
 import redis
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -15,6 +17,7 @@ from api.auth import Access, Authenticator, Caller
 from api.body import parse_json, read_body
 from api.once import REPLAYED, Once, open_once, repeated, still_running
 from api.replies import JSON, Reply
+from api.request_id import CLIENT_CLOSED, tell
 from shared import log
 from shared.db import is_down
 from shared.errors import Invalid, Unavailable, WaybillError
@@ -31,7 +34,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MISSING = {"msg": "field required", "type": "value_error.missing"}
 UNION_BRANCHES = {"str", "int", "float", "bool", "constrained-str", "constrained-int", "constrained-float"}
-CLIENT_CLOSED = 499
 WRITING = ("admin:w", "owner")
 
 
@@ -92,6 +94,7 @@ async def _answered(request: Request, given: Given) -> Response:
     caller = Caller()
     if given.access != "none":
         caller = await authenticator.caller(request, given.access, even_suspended=given.even_suspended)
+        tell(request, team_id=caller.team_id, admin=caller.actor.user_id if caller.actor else None)
     once = await open_once(runtime, caller, request)
     earlier = await repeated(once)
     if isinstance(earlier, Response):
@@ -116,7 +119,9 @@ async def _acted(request: Request, given: Given, caller: Caller, once: Once) -> 
     if once.scope is not None and "once" not in given.wanted:
         raise Invalid.not_supported_yet("header", "idempotency-key")
     arguments = await _arguments(request, given, caller, once)
-    response = _rendered(await given.handler(**arguments))
+    result = await given.handler(**arguments)
+    tell(request, job_id=_job_of(result))
+    response = _rendered(result)
     if given.access in WRITING:
         request.app.state.authenticator.forget()
     if once.is_repeat:
@@ -174,22 +179,43 @@ def validated(model: type[Model], value: object, place: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise Invalid(findings(error, place)) from None
+        raise Invalid(findings(error, place, _names_of(model))) from None
 
 
-def findings(error: ValidationError, place: str) -> list[dict[str, Any]]:
-    """Pydantic's findings in the contract's form: a missing field has the older words, the rest the validator's own."""
+def findings(error: ValidationError, place: str, names: Collection[str]) -> list[dict[str, Any]]:
+    """Pydantic's findings in the contract's form: a missing field has the older words, the rest the validator's own.
+
+    names: of the fields there are; a place ends before a name that only the client knows.
+    """
     found: dict[tuple[str | int, ...], dict[str, Any]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        loc = (place, *(part for part in item["loc"] if not _is_branch(part)))
-        if item["type"] == "missing":
-            finding = dict(MISSING)
-        elif item["type"] in {"model_type", "model_attributes_type"}:
-            finding = {"msg": "Input should be an object", "type": "object_type"}
-        else:
-            finding = {"msg": item["msg"].removeprefix("Value error, "), "type": item["type"]}
-        found.setdefault(loc, {"loc": list(loc), **finding})
+        parts = (part for part in item["loc"] if not _is_branch(part))
+        loc = (place, *takewhile(lambda part: isinstance(part, int) or part in names, parts))
+        finding = {"loc": list(loc), **_finding(item["type"], item["msg"])}
+        # Of a union's branches the one that took the value's type knows best what is wrong with it.
+        if loc not in found or (found[loc]["type"].endswith("_type") and not item["type"].endswith("_type")):
+            found[loc] = finding
     return list(found.values())
+
+
+def _finding(type_: str, msg: str) -> dict[str, str]:
+    if type_ == "missing":
+        return dict(MISSING)
+    if type_ in {"model_type", "model_attributes_type"}:
+        return {"msg": "Input should be an object", "type": "object_type"}
+    if type_ == "uuid_parsing":  # pydantic's own words show the input
+        return {"msg": "Input should be a valid UUID", "type": type_}
+    return {"msg": msg.removeprefix("Value error, "), "type": type_}
+
+
+@cache
+def _names_of(model: type[BaseModel]) -> frozenset[str]:
+    """Every field name that can be part of a place in this model."""
+    schema = model.model_json_schema()
+    described = [schema, *schema.get("$defs", {}).values()]
+    aliases = [field.validation_alias for field in model.model_fields.values()]
+    choices = [choice for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices]
+    return frozenset(name for found in (*(one.get("properties", ()) for one in described), choices) for name in found)
 
 
 def _is_branch(part: str | int) -> bool:
@@ -210,6 +236,12 @@ def failed(request: Request, error: Exception) -> Response:
         return failed(request, Unavailable())
     logger.error("internal_error", path=request.scope["path"], exc_info=error)
     return JSON({"detail": "Internal Server Error"}, status_code=500)
+
+
+def _job_of(result: Any) -> str | None:
+    """The job that an answer is about; a created one is named nowhere else."""
+    body = result.body if isinstance(result, Reply) else result
+    return body.get("job_id") if isinstance(body, dict) else None
 
 
 def _rendered(result: Any) -> Response:

@@ -1,34 +1,118 @@
-"""The request id: the client's own when it is printable, else a new one; on every response and log line."""
+"""The request id: the client's own when it is printable, else a new one; on every response and log line.
+
+And the log line of each request, which leads from the id to the job and the call whose ids the workers log.
+"""
 
 import re
+import time
+from typing import Any
+from uuid import UUID
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared import ids
+from shared import ids, log
+
+logger = log.get(__name__)
 
 ACCEPTABLE = re.compile(r"[\x21-\x7e]{1,128}")
+CLIENT_CLOSED = 499
+LONG_S = 0.2
+"""After this long it is worth asking whether the client is still there."""
+MOST_METHOD = 16
+PROBES = "/health"
+TOLD = "waybill.told"
 
 
 class RequestId:
-    """ASGI middleware; outermost, so that errors of every layer carry the header."""
+    """ASGI middleware; outermost, so that errors of every layer carry the header and are logged."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, logs: bool = True) -> None:
         self.app = app
+        self._logs = logs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its id bound to the log context."""
+        """Pass the request on with its id bound to the log context; write its line at the end."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         asked = Headers(scope=scope).get("x-request-id", "")
         request_id = asked if ACCEPTABLE.fullmatch(asked) else ids.prefixed("req", ids.new())
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
+        exchange = _Exchange(scope, receive, send, request_id)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self.app(scope, receive, send_with_id)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            finally:
+                if self._logs:
+                    exchange.write_line()
+
+
+def tell(request: Request, **fields: str | None) -> None:
+    """Put what is known of a request on its log line: never a key, nor text that a client wrote."""
+    request.scope.setdefault(TOLD, {}).update(fields)
+
+
+class _Exchange:
+    """One request and its answer, as they pass."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._began = time.perf_counter()
+        # Who raises before an answer begins is answered by Starlette's outer layer.
+        self._status = 500
+        self._call_id: str | None = None
+        self._is_answered = False
+        self._is_gone = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._is_answered:
+            self._is_gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self._request_id
+            self._status, self._call_id = message["status"], headers.get("x-call-id")
+            # The server takes an answer for a client that has gone as well; nothing else would tell.
+            if time.perf_counter() - self._began > LONG_S:
+                await Request(self._scope, self.receive).is_disconnected()
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self._is_answered = True
+        await self._send(message)
+
+    def write_line(self) -> None:
+        """Log the request: its route and not its path, so that nothing a client wrote is in the line."""
+        scope = self._scope
+        route: str | None = getattr(scope.get("route"), "path_format", None)
+        told, named = scope.get(TOLD, {}), scope.get("path_params", {})
+        found = {
+            **told,
+            "job_id": told.get("job_id") or _canonical(named.get("job_id")),
+            "call_id": self._call_id or _canonical(named.get("call_id")),
+        }
+        write = logger.debug if route is not None and route.startswith(PROBES) else logger.info
+        write(
+            "request",
+            method=scope["method"][:MOST_METHOD],
+            route=route,
+            status=CLIENT_CLOSED if self._is_gone else self._status,
+            duration_ms=round((time.perf_counter() - self._began) * 1000, 1),
+            **{name: value for name, value in found.items() if value is not None},
+        )
+
+
+def _canonical(value: Any) -> str | None:
+    """An id of the path as the workers log it; None for anything else, which may be a key in the wrong place."""
+    if value is None:
+        return None
+    try:
+        return str(UUID(value))
+    except ValueError:
+        return None

@@ -9,6 +9,7 @@ from shared.calls import Call
 from shared.facts import call_error
 from shared.failures import FAILURES
 from shared.jobs import Job, JobView
+from shared.states import CallState
 
 OPEN_CALL = {"response": None, "choices": None, "usage": None, "id": None, "created": None}
 
@@ -136,8 +137,9 @@ def waiting_object(call_id: str, job_id: str, status: str, created_at: str | Non
     }
 
 
-def breakdown_line(call: Call, *, admin: bool) -> dict[str, Any]:
+def breakdown_line(call: Call, attempts: list[dict[str, Any]], *, admin: bool) -> dict[str, Any]:
     """One call in a job's costs; teams see the client's cost and the name they asked for."""
+    last = attempts[-1] if attempts else {}
     line = {
         "call_id": str(call.id),
         "model": call.model,
@@ -146,10 +148,12 @@ def breakdown_line(call: Call, *, admin: bool) -> dict[str, Any]:
         "prompt_tokens": call.prompt_tokens,
         "completion_tokens": call.completion_tokens,
         "cost_usd": money.usd(call.client_cost_nanousd),
+        "price_source": last.get("price_source"),
         "created_at": clock.iso(call.created_at),
     }
     if admin:
-        line |= {"provider_cost_usd": money.usd(call.provider_cost_nanousd), "resolved_model": call.alias}
+        line["provider_cost_usd"] = money.usd(call.provider_cost_nanousd)
+        line["resolved_model"] = last.get("litellm_model")
     return line
 
 
@@ -191,15 +195,17 @@ def _closing_call(call: Call) -> dict[str, Any]:
 
 
 def _answer(call: Call) -> dict[str, Any]:
-    if call.response is None:
+    if call.state != CallState.COMPLETED:
         return {}
-    stored = orjson.loads(call.response)
-    first = stored["choices"][0]
+    answer: dict[str, Any] = {"id": f"chatcmpl-{call.id.hex}", "created": int(call.created_at.timestamp())}
+    if call.response is None:  # not asked for, or erased
+        return answer
+    choices = orjson.loads(call.response)["choices"]
+    first = choices[0]
     return {
+        **answer,
         "response": {**first["message"], "finish_reason": first["finish_reason"]},
-        "choices": stored["choices"],
-        "id": f"chatcmpl-{call.id.hex}",
-        "created": int(call.created_at.timestamp()),
+        "choices": choices,
     }
 
 
@@ -261,6 +267,7 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "attempt": row["number"],
+        "alias": row["alias"],
         "model": row["litellm_model"],
         "credential_id": None if row["credential_id"] is None else str(row["credential_id"]),
         "started_at": clock.iso(row["started_at"]),

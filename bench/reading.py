@@ -143,6 +143,7 @@ async def answered(servers: Servers, url: str, wanted: Sequence[Read]) -> list[l
         redis_url=servers.valkey.url(),
         admin_key=SecretStr(key),
         encryption_key=SecretStr("ZWVlZWVlZWVlZWVlZWVlZWVlZWVlZWVlZWVlZWVlZWU="),
+        request_log=False,
     )
     async with open_runtime(settings, name="bench") as rt:
         app = create_app(rt)

@@ -9,8 +9,11 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+from psycopg import AsyncConnection as PsycopgConnection
 from sqlalchemy import text
 
 from cli.home import Home, read_json
@@ -63,19 +66,36 @@ async def _examine(url: str, teams: Sequence[str] | None, *, as_json: bool) -> i
     started = time.monotonic()
     findings: list[Finding] = []
     async with _snapshot(url) as tx:
+        await _refuse_unknown(tx, teams or ())
+        source, sizes = await _source(tx), await books.sizes(tx, teams)
+        if not as_json:
+            _tell_source(source, sizes)
         for area, checks in CHECKS.items():
-            found = [await books.broken(tx, area, check, teams=teams) for check in checks]
-            findings.extend(finding for finding in found if finding is not None)
+            asked = [await books.broken(tx, area, check, teams=teams) for check in checks]
+            found = [finding for finding in asked if finding is not None]
+            findings.extend(found)
             if not as_json:
-                _tell(area, len(checks), [finding for finding in found if finding is not None])
+                _tell(area, len(checks), found)
     seconds = round(time.monotonic() - started, 2)
     if as_json:
-        shown = {"sound": not findings, "seconds": seconds, "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps(shown, default=str))
+        _tell_json({"database": source, "read": sizes, "seconds": seconds}, findings)
     else:
         checked = sum(map(len, CHECKS.values()))
         print(f"{checked} checks in {seconds} s: {f'{len(findings)} broken' if findings else 'the books are sound'}")
     return BROKEN if findings else SOUND
+
+
+async def _refuse_unknown(tx: Tx, teams: Sequence[str]) -> None:
+    if unknown := await books.unknown_teams(tx, teams):
+        raise BadSetting(f"the database has no team {', '.join(map(ascii, unknown))}")
+
+
+async def _source(tx: Tx) -> dict[str, Any]:
+    """Where the snapshot comes from, as the connection that reads it has it; who reads is nobody's business."""
+    connection: PsycopgConnection[Any] = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    info = connection.info
+    revision = await tx.scalar(text("select version_num from alembic_version"))
+    return {"host": info.host, "port": info.port, "name": info.dbname, "revision": revision}
 
 
 @asynccontextmanager
@@ -91,6 +111,23 @@ async def _snapshot(url: str) -> AsyncIterator[Tx]:
             yield tx
     finally:
         await db.close()
+
+
+def _tell_source(source: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    counted = ", ".join(f"{count} {name}" for name, count in sizes.items())
+    print(
+        f"database {source['name']} at {source['host']} port {source['port']}, revision {source['revision']}: {counted}"
+    )
+
+
+def _tell_json(told: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    shown = {"sound": not findings, **told, "findings": [asdict(finding) for finding in findings]}
+    print(json.dumps(shown, default=_plain))
+
+
+def _plain(value: object) -> object:
+    """Postgres sums integers to a numeric; a reader compares it with an integer."""
+    return int(value) if isinstance(value, Decimal) and value == int(value) else str(value)
 
 
 def _tell(area: str, checks: int, found: Sequence[Finding]) -> None:

@@ -1,9 +1,11 @@
 """Logs: one JSON object a line through structlog, the standard library's loggers bridged and kept quiet."""
 
+import json
 import logging
 import sys
 from typing import Any
 
+import orjson
 import psycopg
 import structlog
 import structlog.tracebacks
@@ -24,11 +26,13 @@ def configure(level: str, process: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.ExceptionRenderer(_traceback),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_rendered),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    # Nothing prints these, and each line would look them up twice.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
@@ -55,6 +59,14 @@ def _traceback(exc_info: structlog.typing.ExcInfo) -> list[dict[str, Any]]:
         for frame in frames:
             frame["exc_value"] = f"sqlstate {', '.join(states)}"
     return frames
+
+
+def _rendered(event: dict[str, Any], **options: Any) -> str:
+    """JSON by orjson, a third of the time; what only the standard library can write is left to that."""
+    try:
+        return orjson.dumps(event, default=options["default"], option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+    except TypeError:
+        return json.dumps(event, **options)
 
 
 def _named(process: str) -> structlog.typing.Processor:

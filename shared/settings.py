@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr("")
     encryption_key: SecretStr = SecretStr("")
     log_level: str = "INFO"
+    request_log: bool = True
 
     max_body_bytes: int = 20 * 1024 * 1024
     default_wait_s: float = 120

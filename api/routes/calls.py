@@ -15,6 +15,7 @@ from api.http import endpoint
 from api.lists import next_link
 from api.once import Once
 from api.replies import Reply
+from api.request_id import tell
 from api.wire.call_answers import CallOut, CallResultOut, CallsOut, WaitingOut
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
@@ -43,11 +44,11 @@ async def llm_call(
     key, id_, now = caller.team, parse_id(job_id, "Job not found"), clock.now()
     if once.call_id is not None:
         return await _answered(rt, desk, id_, once.call_id, _links(id_, once.call_id))
+    call_id = ids.new()
+    callback = await submission.checked_callback(rt, "call", call_id, body)
     async with rt.db.statement() as tx:
         job = intake.check_open(await jobs.read(tx, id_), key.team_id)
         route = await submission.resolve(rt, desk, tx, key, body)
-    call_id = ids.new()
-    callback = await submission.checked_callback(rt, "call", call_id, body)
     call = submission.new_call(
         rt, body, route, job_id=id_, key=key, now=now, call_id=call_id, callback=callback, priority=job.priority
     )
@@ -57,6 +58,7 @@ async def llm_call(
     at_once = _still_waiting(desk, str(call.id), str(id_), CallState.PENDING, clock.iso(now), headers)
     claim = once.claim(job_id=id_, call_id=call.id, answer=None if wait_s else at_once)
     submitted = await submission.submit(rt, desk, key, job_id=id_, calls=[call], waits_for=call.id, claim=claim)
+    tell(request, job_id=str(id_), call_id=str(call.id))
     if not wait_s:
         desk.waiters.forget(call.id, submitted.finished)
         return replace(at_once, headers={**submitted.headers, **at_once.headers})

@@ -18,7 +18,7 @@ from api.replies import Reply
 from api.wire.calls import CallIn
 from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
 from api.wire.jobs import CancelIn, CompleteIn, JobIn, MetadataIn, WaitQuery
-from shared import calls, clock, ids, intake, jobs, money, webhooks
+from shared import attempts, calls, clock, ids, intake, jobs, money, webhooks
 from shared.db import Tx
 from shared.ending import End, end_job
 from shared.errors import Conflict, Forbidden, NotFound
@@ -98,7 +98,9 @@ async def complete_job(
             raise Conflict(f"Job is already {owned.status}")
         if not owned.is_final and end.status == JobStatus.COMPLETED and owned.unfinished:
             calls_ = "call" if owned.unfinished == 1 else "calls"
-            raise Conflict(f"Job has {owned.unfinished} unfinished {calls_}", headers={"Retry-After": "1"})
+            raise Conflict(
+                f"Job has {owned.unfinished} unfinished {calls_}", headers={"Retry-After": "1", **wanted.headers}
+            )
         return not owned.is_final
 
     await end_job(rt, id_, end, may_end)
@@ -141,9 +143,10 @@ async def job_costs(rt: Runtime, caller: Caller, job_id: str) -> dict[str, Any]:
     async with rt.db.statement() as tx:
         job = await find_job(tx, caller, job_id)
         page, _ = await calls.list_of_job(tx, job.id, limit=max(1, job.calls_total))
+        tried = await attempts.of_calls(tx, [call.id for call in page])
     costs: dict[str, Any] = {
         "total_cost_usd": money.usd(sum(call.client_cost_nanousd for call in page)),
-        "breakdown": [views.breakdown_line(call, admin=caller.is_admin) for call in page],
+        "breakdown": [views.breakdown_line(call, tried.get(call.id, []), admin=caller.is_admin) for call in page],
     }
     if caller.is_admin:
         costs["provider_cost_usd"] = money.usd(sum(call.provider_cost_nanousd for call in page))
@@ -180,12 +183,12 @@ async def _new_calls(rt: Runtime, desk: Desk, key: Key, job: Job, wanted: Sequen
     new = []
     routes: dict[str | None, Route] = {}
     for index, call in enumerate(wanted):
-        loc = ("body", "calls", index)
+        loc, call_id = ("body", "calls", index), ids.new()
+        callback = await submission.checked_callback(rt, "call", call_id, call, loc)
         route = routes.get(call.asked_model)
         if route is None:
             async with rt.db.statement() as tx:
                 route = routes[call.asked_model] = await submission.resolve(rt, desk, tx, key, call, loc)
-        call_id = ids.new()
         new.append(
             submission.new_call(
                 rt,
@@ -195,7 +198,7 @@ async def _new_calls(rt: Runtime, desk: Desk, key: Key, job: Job, wanted: Sequen
                 key=key,
                 now=job.created_at,
                 call_id=call_id,
-                callback=await submission.checked_callback(rt, "call", call_id, call, loc),
+                callback=callback,
                 position=index,
                 priority=job.priority,
             )

@@ -86,6 +86,7 @@ class AttemptOut(Answer):
     """One try of a call at one provider; for admins."""
 
     attempt: Annotated[int, Field(ge=1)]
+    alias: str
     model: str | None
     credential_id: str | None
     started_at: Time

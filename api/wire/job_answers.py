@@ -144,6 +144,7 @@ class BreakdownLine(Answer):
     prompt_tokens: Count | None
     completion_tokens: Count | None
     cost_usd: Usd
+    price_source: Literal["alias", "bundled", "unpriced"] | None
     created_at: Time
     provider_cost_usd: Usd | None = None
     resolved_model: str | None = None

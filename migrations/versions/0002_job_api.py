@@ -320,7 +320,9 @@ def upgrade() -> None:
         existing_nullable=True,
     )
     op.drop_index(op.f("ix_jobs_team_id_created_at"), table_name="jobs")
-    op.create_index("ix_jobs_created_at_id", "jobs", ["created_at", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_created_at_id", "jobs", ["created_at", "id"], unique=False, postgresql_include=["status", "job_type"]
+    )
     op.create_index(
         "ix_jobs_external_task_id",
         "jobs",
@@ -431,7 +433,7 @@ def downgrade() -> None:
     op.drop_index(
         "ix_jobs_external_task_id", table_name="jobs", postgresql_where=sa.text("external_task_id is not null")
     )
-    op.drop_index("ix_jobs_created_at_id", table_name="jobs")
+    op.drop_index("ix_jobs_created_at_id", table_name="jobs", postgresql_include=["status", "job_type"])
     op.create_index(op.f("ix_jobs_team_id_created_at"), "jobs", ["team_id", "created_at"], unique=False)
     op.alter_column(
         "jobs",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import httpx
 import orjson
@@ -61,9 +62,25 @@ async def test_a_bug_is_a_500_that_says_nothing_and_a_log_line_with_the_request_
 async def test_listed_origins_get_cors_headers_also_on_errors(scene: Scene, path: str):
     listed = await scene.client.get(path, headers={"Origin": "http://localhost:3000"})
     assert listed.headers["access-control-allow-origin"] == "http://localhost:3000"
-    other = await scene.client.get(path, headers={"Origin": "http://evil.example"})
-    assert "access-control-allow-origin" not in other.headers
     assert "access-control-allow-credentials" not in listed.headers
+    assert "Origin" in listed.headers["vary"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/nothing", "/api/jobs/x", "/api/credits/add", "/openapi.json"])
+async def test_other_origins_get_no_cors_header_at_all(scene: Scene, path: str):
+    for method in ("GET", "OPTIONS"):
+        other = await scene.client.request(method, path, headers={"Origin": "http://evil.example"})
+        assert cors_headers(other) == []
+        assert "Origin" in other.headers["vary"]
+
+
+async def test_a_refused_host_is_told_to_a_listed_origin(runtime: Runtime):
+    settings = runtime.settings.model_copy(update={"allowed_hosts": ("api.example",)})
+    transport = httpx.ASGITransport(create_app(replace(runtime, settings=settings)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://waybill") as client:
+        answer = await client.get("/health", headers={"Origin": "http://localhost:3000"})
+    assert (answer.status_code, answer.headers["x-request-id"][:4]) == (400, "req_")
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
 
 
 async def test_a_browser_may_read_every_header_that_we_document(scene: Scene):
@@ -87,3 +104,28 @@ async def test_preflight(scene: Scene):
     assert {"authorization", "content-type", "x-admin-key", "idempotency-key", "prefer", "if-none-match"} <= allowed
     assert {"last-event-id", "x-request-id", "x-job-id"} <= allowed
     assert answer.headers["x-request-id"]
+
+
+async def test_a_preflight_of_another_origin_is_refused_in_json_without_a_cors_header(scene: Scene):
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = await scene.client.options("/api/jobs/create", headers=asked)
+    assert (answer.status_code, answer.json()) == (400, {"detail": "Disallowed CORS origin"})
+    assert answer.headers["content-type"] == "application/json"
+    assert "Origin" in answer.headers["vary"].split(", ")
+    assert cors_headers(answer) == []
+
+
+async def test_a_preflight_for_what_nobody_may_is_refused_in_json(scene: Scene):
+    asked = {
+        "Origin": "http://localhost:3000",
+        "Access-Control-Request-Method": "TRACE",
+        "Access-Control-Request-Headers": "x-odd",
+    }
+    answer = await scene.client.options("/api/jobs/create", headers=asked)
+    assert (answer.status_code, answer.json()) == (400, {"detail": "Disallowed CORS method, headers"})
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert answer.headers["x-request-id"]
+
+
+def cors_headers(answer: httpx.Response) -> list[str]:
+    return [name for name in answer.headers if name.startswith("access-control-")]

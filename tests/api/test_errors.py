@@ -336,3 +336,31 @@ async def test_what_the_hold_refuses_is_not_counted_against_the_rate(scene: Scen
     job_id = (await team.job())["job_id"]
     for _ in range(3):
         assert refusal(await team.submit(job_id)) == (403, "Insufficient credits")
+
+
+async def test_a_place_ends_before_what_only_the_client_can_have_named(team: Team, job_id: str):
+    bad = await team.post(f"/jobs/{job_id}/llm-call", {**CALL, "logit_bias": {"SECRET": "x"}})
+    assert [finding["loc"] for finding in bad.json()["detail"]] == [["body", "logit_bias"]]
+    assert "SECRET" not in bad.text
+
+
+async def test_a_bad_id_in_a_query_is_not_shown_back(team: Team):
+    bad = await team.get("/credits/transactions?job_id=zz-secret")
+    finding = {"loc": ["query", "job_id"], "msg": "Input should be a valid UUID", "type": "uuid_parsing"}
+    assert refusal(bad) == (422, [finding])
+
+
+async def test_of_a_unions_branches_the_fitting_one_speaks(team: Team, job_id: str):
+    bad = await team.post(f"/jobs/{job_id}/llm-call", {**CALL, "stop": ["x"] * 17})
+    [finding] = bad.json()["detail"]
+    assert (finding["loc"], finding["type"]) == (["body", "stop"], "too_long")
+
+
+async def test_a_bad_callback_is_found_before_the_model_is_looked_for(team: Team, job_id: str):
+    wrong = {**CALL, "model": "nobody-has-this", "callback_url": "ftp://example.com/"}
+    assert (await team.post(f"/jobs/{job_id}/llm-call", wrong)).status_code == 422
+
+
+async def test_a_revoked_right_is_told_before_a_missing_one(scene: Scene, team: Team):
+    made = (await scene.api.post(f"/teams/{team.id}/keys", {"blocked": True})).json()
+    assert refusal(await scene.api.get("/teams", key=made["virtual_key"])) == (401, "API key is blocked")

@@ -227,7 +227,8 @@ async def test_costs_sum_to_the_total(scene: Scene, team: Team):
     assert set(body) == {"job_id", "team_id", "job_type", "status", "costs"}
     lines = body["costs"]["breakdown"]
     assert set(lines[0]) == {
-        "call_id", "model", "model_group", "purpose", "prompt_tokens", "completion_tokens", "cost_usd", "created_at",
+        "call_id", "model", "model_group", "purpose", "prompt_tokens", "completion_tokens", "cost_usd", "price_source",
+        "created_at",
     }  # fmt: skip
     assert round(sum(line["cost_usd"] for line in lines), 9) == body["costs"]["total_cost_usd"] == 0.0285
     admin = (await scene.api.get(f"/jobs/{job_id}/costs")).json()["costs"]
@@ -463,3 +464,27 @@ async def test_metadata_is_merged_also_after_the_end(team: Team):
     }
     assert refusal(too_large) == (422, [finding])
     assert refusal(await team.send("PATCH", f"/jobs/{job_id}/metadata", {}))[0] == 422
+
+
+async def test_an_unpriced_call_is_flagged_in_the_costs(scene: Scene):
+    free = {"allow_unpriced": True, "litellm_model": "openai/nobody-knows-its-price"}
+    team = await scene.team(alias={**free, "pricing_input": None, "pricing_output": None})
+    priced = await scene.team()
+    for found, source in ((team, "unpriced"), (priced, "alias")):
+        body = {"team_id": found.id, "job_type": "t", "calls": [{"messages": HELLO}]}
+        job = (await found.post("/jobs/create", body, Prefer="wait=10")).json()
+        [line] = (await found.get(f"/jobs/{job['job_id']}/costs")).json()["costs"]["breakdown"]
+        [seen] = (await scene.api.get(f"/jobs/{job['job_id']}/costs")).json()["costs"]["breakdown"]
+        assert (line["price_source"], seen["price_source"]) == (source, source)
+        assert "resolved_model" not in line
+        assert seen["resolved_model"].startswith("openai/")
+
+
+async def test_a_listed_call_keeps_its_id_and_time(team: Team):
+    body = {"team_id": team.id, "job_type": "t", "calls": [{"messages": HELLO}]}
+    job = (await team.post("/jobs/create", body, Prefer="wait=10")).json()
+    call_id = job["calls"][0]["call_id"]
+    listed = (await team.get(f"/jobs/{job['job_id']}/calls")).json()["calls"][0]
+    read = await team.read(job["job_id"], call_id)
+    assert (listed["id"], listed["created"]) == (read["id"], read["created"])
+    assert listed["id"] == f"chatcmpl-{call_id.replace('-', '')}"

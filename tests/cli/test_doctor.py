@@ -1,14 +1,21 @@
 """`waybill doctor` proves the books of a database that was worked on, and names whatever is off."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from cli.doctor import main
 from shared import books
-from shared.books import CHECKS
+from shared.books import CHECKS, Finding
+from shared.revision import HEAD
+from shared.settings import Settings
 from tests.scene import HELLO, Scene, Team, refused
 
 NAMES = [(area, check) for area, checks in CHECKS.items() for check in checks]
@@ -49,6 +56,42 @@ BREAKS = {
     "no delivery is long overdue": "update deliveries set next_attempt_at = app_now() - interval '1 hour'",
 }
 
+JOBS = "costs, tokens, estimates and counts: calls sum to the job"
+SIDES = {
+    JOBS: (
+        "jobs",
+        {
+            "provider_cost_nanousd": ("provider_cost_nanousd", "calls_provider_cost_nanousd"),
+            "client_cost_nanousd": ("client_cost_nanousd", "calls_client_cost_nanousd"),
+            "total_tokens": ("total_tokens", "calls_total_tokens"),
+            "estimate_nanousd": ("estimate_nanousd", "calls_estimate_nanousd"),
+            "calls_total": ("calls_total", "calls_counted"),
+            "calls_completed": ("calls_completed", "calls_counted_completed"),
+            "calls_failed": ("calls_failed", "calls_counted_failed"),
+            "calls_cancelled": ("calls_cancelled", "calls_counted_cancelled"),
+        },
+    ),
+    "usage of ended jobs is the sum of the jobs": (
+        "usage_daily",
+        {
+            "jobs_completed": ("completed", "completed_of_jobs"),
+            "jobs_failed": ("failed", "failed_of_jobs"),
+            "jobs_cancelled": ("cancelled", "cancelled_of_jobs"),
+            "credits_charged": ("credits", "credits_of_jobs"),
+        },
+    ),
+    "usage of ended calls is the sum of the calls": (
+        "usage_daily",
+        {
+            "calls_completed": ("ended", "ended_of_calls"),
+            "client_cost_nanousd": ("client_cost_nanousd", "client_cost_of_calls_nanousd"),
+            "provider_cost_nanousd": ("provider_cost_nanousd", "provider_cost_of_calls_nanousd"),
+            "prompt_tokens": ("tokens", "tokens_of_calls"),
+        },
+    ),
+}
+"""For each check of several sums: a table, and for each of its columns the two sides that differ when it is off."""
+
 GUARDS = (
     "set local session_replication_role = replica",
     "alter table jobs drop constraint ck_jobs_final_is_settled",
@@ -86,14 +129,34 @@ async def _finished(scene: Scene, team: Team) -> None:
     await team.post(f"/jobs/{(await team.job(calls=[{'messages': HELLO}]))['job_id']}/cancel")
 
 
-def doctor(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "WAYBILL_DATABASE_URL": scene.rt.settings.database_url}
-    command = [sys.executable, "-m", "cli", "doctor", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+@dataclass(frozen=True)
+class Told:
+    code: int
+    out: str
+    err: str
+
+
+Doctor = Callable[..., Awaitable[Told]]
+
+
+@pytest.fixture
+def doctor(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """The command on this test's database, in a thread of its own: it brings its event loop."""
+
+    async def ask(*arguments: str, url: str = settings.database_url) -> Told:
+        capsys.readouterr()
+        code = await asyncio.to_thread(main, arguments, {"WAYBILL_DATABASE_URL": url})
+        return Told(code, *capsys.readouterr())
+
+    return ask
 
 
 async def test_the_books_of_a_used_database_are_sound(worked: Scene):
-    found = doctor(worked)
+    env = {**os.environ, "WAYBILL_DATABASE_URL": worked.rt.settings.database_url}
+    command = [sys.executable, "-m", "cli", "doctor"]
+    found = await asyncio.to_thread(
+        subprocess.run, command, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (found.returncode, found.stderr) == (0, "")
     assert "the books are sound" in found.stdout
 
@@ -102,39 +165,92 @@ def test_every_check_has_something_that_breaks_it():
     assert set(BREAKS) == {check for _, check in NAMES}
 
 
+async def found_after(scene: Scene, area: str, check: str, breaking: str) -> Finding | None:
+    """What a check finds when the books are broken so; they are whole again after."""
+    async with scene.rt.db.engine.connect() as tx:
+        for statement in (*GUARDS, breaking):
+            await tx.exec_driver_sql(statement)
+        found = await books.broken(tx, area, check)
+        await tx.rollback()
+    return found
+
+
 async def test_each_check_finds_what_breaks_it(worked: Scene):
-    silent = []
-    for area, check in NAMES:
-        async with worked.rt.db.engine.connect() as tx:
-            for guard in GUARDS:
-                await tx.exec_driver_sql(guard)
-            await tx.exec_driver_sql(BREAKS[check])
-            found = await books.broken(tx, area, check)
-            await tx.rollback()
-        if found is None or not found.rows:
-            silent.append(check)
-    assert silent == []
+    found = {check: await found_after(worked, area, check, BREAKS[check]) for area, check in NAMES}
+    assert [check for check, finding in found.items() if finding is None] == []
+    # A row names what it is of, and at least what is there and what ought to be.
+    assert [check for check, finding in found.items() if finding and len(finding.rows[0]) < 3] == []
 
 
-async def test_what_is_off_is_shown_with_its_rows(worked: Scene):
+async def test_both_sides_that_differ_are_shown(worked: Scene):
+    for area, check in [(area, check) for area, check in NAMES if check in SIDES]:
+        await _shows_both_sides(worked, area, check)
+
+
+async def _shows_both_sides(scene: Scene, area: str, check: str) -> None:
+    table, sides = SIDES[check]
+    for column, (here, there) in sides.items():
+        found = await found_after(scene, area, check, f"update {table} set {column} = {column} + 1")
+        assert found is not None, column
+        for row in found.rows:
+            differing = {pair for pair in sides.values() if (row[pair[0]] or 0) != (row[pair[1]] or 0)}
+            assert differing == {(here, there)}, column
+            assert row[here] > (row[there] or 0)
+
+
+async def test_the_database_that_was_read_is_named_without_who_reads_it(worked: Scene, doctor: Doctor):
+    parts = conninfo_to_dict(worked.rt.settings.database_url)
+    where = {"host": parts["host"], "port": int(parts["port"]), "name": parts["dbname"], "revision": HEAD}
+    text, shown = await doctor(), json.loads((await doctor("--json")).out)
+    assert shown["database"] == where
+    assert shown["read"] == {"teams": 2, "jobs": 6, "calls": 8, "entries": await entries(worked)}
+    counted = ", ".join(f"{count} {name}" for name, count in shown["read"].items())
+    named = f"database {where['name']} at {where['host']} port {where['port']}, revision {HEAD}"
+    assert text.out.splitlines()[0] == f"{named}: {counted}"
+
+
+async def entries(scene: Scene) -> int:
+    return int((await scene.row("select count(*) as n from credit_entries")).n)
+
+
+async def test_an_empty_database_is_seen_to_be_empty(doctor: Doctor):
+    shown = json.loads((await doctor("--json")).out)
+    assert shown["read"] == {"teams": 0, "jobs": 0, "calls": 0, "entries": 0}
+
+
+async def test_what_is_off_is_shown_with_its_rows(worked: Scene, doctor: Doctor):
     await worked.rows("update budgets set held_nanousd = held_nanousd + 1 returning id")
-    found = doctor(worked)
-    assert found.returncode == 1
-    assert "BROKEN: a budget holds what its unfinished calls may cost: 1 row\n    budget_id=" in found.stdout
-    findings = json.loads(doctor(worked, "--json").stdout)["findings"]
-    assert [finding["area"] for finding in findings] == ["money"]
+    found = await doctor()
+    assert found.code == 1
+    assert "BROKEN: a budget holds what its unfinished calls may cost: 1 row\n    budget_id=" in found.out
+    [finding] = json.loads((await doctor("--json")).out)["findings"]
+    assert finding["area"] == "money"
+    assert finding["rows"][0]["held_nanousd"] == finding["rows"][0]["calls_estimate_nanousd"] + 1
 
 
-async def test_one_team_can_be_asked_for(worked: Scene):
+async def test_one_team_can_be_asked_for(worked: Scene, doctor: Doctor):
     sound = await worked.team()
     await worked.rows("update credit_accounts set used = used + 1 where team_id <> :id returning 1", id=sound.id)
-    assert doctor(worked, "--team", sound.id).returncode == 0
-    assert doctor(worked).returncode == 1
+    one = await doctor("--team", sound.id, "--json")
+    assert (one.code, json.loads(one.out)["read"]["teams"]) == (0, 1)
+    assert (await doctor()).code == 1
 
 
-def test_books_that_cannot_be_read_are_neither_sound_nor_broken():
-    env = {**os.environ, "WAYBILL_DATABASE_URL": "postgresql://nobody:x@127.0.0.1:9/none"}
-    command = [sys.executable, "-m", "cli", "doctor"]
-    found = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert found.returncode == 2
-    assert found.stderr.startswith("waybill: the database cannot be read")
+async def test_a_team_that_never_was_is_not_sound(scene: Scene, doctor: Doctor):
+    known = await scene.team()
+    for name in ("nope", "", "no\npe", "\udcff"):
+        found = await doctor("--team", known.id, "--team", name)
+        assert (found.code, found.out) == (2, "")
+        assert found.err == f"waybill: the database has no team {name!a}\n"
+
+
+async def test_a_deleted_team_is_known(scene: Scene, doctor: Doctor):
+    gone = await scene.team()
+    await scene.rows("update teams set status = 'deleted' where id = :id returning id", id=gone.id)
+    assert (await doctor("--team", gone.id)).code == 0
+
+
+async def test_books_that_cannot_be_read_are_neither_sound_nor_broken(doctor: Doctor):
+    found = await doctor(url="postgresql://nobody:x@127.0.0.1:9/none")
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("waybill: the database cannot be read")
