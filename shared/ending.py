@@ -1,12 +1,13 @@
 """Ending a job from outside: completed, failed or cancelled, its unfinished calls with it, in bounded transactions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from shared import audit, clock, closing, idempotency, intake, jobs
+from shared import audit, clock, closing, idempotency, intake, jobs, limits
 from shared.audit import Actor
+from shared.calls import Call
 from shared.closing import Aftermath
 from shared.db import Tx
 from shared.idempotency import Claim
@@ -56,6 +57,7 @@ async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | No
             aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
         aftermath.stopped.extend(call.id for call in ended)
         ring(rt, aftermath)
+        await free_tokens(rt, ended)
         if last:
             return
         first = False
@@ -65,6 +67,16 @@ def ring(rt: Runtime, aftermath: Aftermath) -> None:
     """Ring the bells of a committed transaction."""
     for message in aftermath.messages():
         rt.ring(message)
+
+
+async def free_tokens(rt: Runtime, ended: Iterable[Call]) -> None:
+    """Give back what token limits reserved for calls that ended before they ran."""
+    unused: dict[tuple[str, UUID | None], list[str]] = {}
+    for call in ended:
+        if not call.attempt:
+            unused.setdefault((call.team_id, call.key_id), []).append(str(call.id))
+    for (team_id, key_id), ids in unused.items():
+        await limits.free_tokens(rt.redis, team_id=team_id, key_id=key_id, ids=ids)
 
 
 async def _claim(tx: Tx, end: End) -> None:

@@ -130,6 +130,17 @@ async def settle_tokens(redis: Redis, subjects: Sequence[Limits], id_: str, actu
         await _try(redis, limited, "settle", id_, max(0, actual_tokens))
 
 
+async def free_tokens(redis: Redis, *, team_id: str, key_id: UUID | None, ids: Sequence[str]) -> None:
+    """Calls of this team and key ended before they ran: no token of what was reserved for them was used.
+
+    For callers that do not know whether there is a limit. Never raises for Redis.
+    """
+    subjects = [Limits(team_id=team_id, rpm=None, tpm=None)]
+    if key_id is not None:
+        subjects.append(Limits(team_id=team_id, key_id=key_id, rpm=None, tpm=None))
+    await _try(redis, subjects, "settle", *(part for id_ in ids for part in (id_, 0)))
+
+
 async def is_active(redis: Redis) -> bool:
     """Whether limits can be checked: the script runs, and Redis takes its writes."""
     try:

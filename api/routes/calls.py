@@ -22,6 +22,7 @@ from api.wire.jobs import CallsQuery, WaitQuery
 from shared import attempts, audit, calls, clock, closing, ids, intake, jobs
 from shared.calls import Call
 from shared.db import Tx
+from shared.ending import free_tokens
 from shared.errors import BadRequest, CallFailed, NotFound
 from shared.failures import FAILURES
 from shared.messages import Stop
@@ -119,6 +120,7 @@ async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, on
         await once.keep(tx, shown)
     for message in (*aftermath.messages(), Stop(ids=(call.id,))):
         rt.ring(message)
+    await free_tokens(rt, ended)
     return shown
 
 

@@ -11,7 +11,7 @@
 --                  µs until it would pass, now, and of each subject:
 --                  requests counted, when the oldest leaves, tokens counted, when the oldest leave}
 --   give_back  ids -> how many of them were still counted
---   settle     id, tokens -> how many subjects still counted it
+--   settle     id and tokens of each call -> how often one of them was still counted by a subject
 -- Units: µs of Redis's own clock, whole tokens. What was counted exactly one window ago has left.
 -- Fails closed: when this cannot run, limited teams and keys get 503.
 
@@ -160,9 +160,11 @@ end
 local function settle()
   local settled = 0
   for _, subject in ipairs(subjects()) do
-    if redis.call('HEXISTS', subject.tokens_of, ARGV[3]) == 1 then
-      set_tokens(subject, ARGV[3], tonumber(ARGV[4]))
-      settled = settled + 1
+    for i = 3, #ARGV, 2 do
+      if redis.call('HEXISTS', subject.tokens_of, ARGV[i]) == 1 then
+        set_tokens(subject, ARGV[i], tonumber(ARGV[i + 1]))
+        settled = settled + 1
+      end
     end
   end
   return settled

@@ -101,3 +101,19 @@ async def test_a_team_without_limits_gets_no_such_headers(scene: Scene):
     team = await scene.team()
     made = await team.post("/jobs/create", {"team_id": team.id, "job_type": "test"})
     assert not [name for name in made.headers if name.startswith(PREFIXES)]
+
+
+@pytest.mark.parametrize("owner", ["team", "key"])
+async def test_a_call_that_ended_before_it_ran_gives_its_tokens_back(scene: Scene, owner: str):
+    scene.live = False
+    limit = {"tpm_limit": 1000}
+    team = await scene.team(**(limit if owner == "team" else {}))
+    team = team if owner == "team" else await with_key_limits(scene, team, **limit)
+    job_id = (await team.job())["job_id"]
+    wanted = {"max_tokens": 900}
+    call_id = await team.call(job_id, **wanted)
+    assert (await team.submit(job_id, **wanted)).status_code == 429
+    await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
+    await team.call(job_id, **wanted)
+    await team.post(f"/jobs/{job_id}/cancel")
+    assert (await team.submit((await team.job())["job_id"], **wanted)).status_code == 202
