@@ -59,7 +59,10 @@ async def test_retries_and_fallbacks_share_the_calls_one_deadline(stack: Stack) 
     result = await team.result(await team.submit("Hello", deadline_s=1))
 
     assert result["status"] == "failed"
-    assert result["attempt_count"] == await stack.provider.count(team.team_id) < 6
+    # The deadline may cut the last attempt after it is on record and before its request has left.
+    cut = result["attempts"][-1]["outcome"] == "abandoned"
+    arrived = await stack.provider.count(team.team_id)
+    assert result["attempt_count"] - cut <= arrived <= result["attempt_count"] < 6
     assert all(attempt["started_at"] < result["deadline_at"] for attempt in result["attempts"])
     await verify(stack)
 
