@@ -34,58 +34,45 @@ def _aware(value: datetime) -> datetime:
 Until = Annotated[datetime, BeforeValidator(_is_text), AfterValidator(_aware)]
 
 
-class CreateTeam(Absent):
+class TeamTerms(BaseModel):
+    """What can be said of a team at its creation and later."""
+
+    team_alias: Title | None = None
+    access_groups: Groups = Field(default=[], validation_alias=GROUPS)
+    metadata: dict[str, Any] = Field(default={})
+    limit_mode: LimitMode | None = None
+    credits_per_dollar: Rate = Decimal(10)
+    tokens_per_credit: TokensPerCredit = 10_000
+    cost_markup_percentage: Markup = Decimal(0)
+    charge_failed_calls: bool = False
+    default_model: AliasName | None = None
+    rpm_limit: Limit | None = None
+    tpm_limit: Limit | None = None
+    max_parallel_calls: Positive | None = None
+    max_queued_calls: Limit | None = None
+    weight: Weight = 1
+    store_payloads: bool = True
+    credit_limit: Credits | None = None
+    max_budget_usd: Dollars | None = None
+    budget_duration: DurationText | None = None
+
+
+class CreateTeam(Absent, TeamTerms):
     """The body of POST /teams/create."""
 
     organization_id: Id
     team_id: Id
-    team_alias: Title | None = None
-    access_groups: Groups = Field(default=[], validation_alias=GROUPS)
     credits_allocated: Credits = 0
-    metadata: dict[str, Any] = Field(default={})
     budget_mode: str = "job_based"
-    limit_mode: LimitMode | None = None
-    credits_per_dollar: Rate = Decimal(10)
-    tokens_per_credit: TokensPerCredit = 10_000
-    cost_markup_percentage: Markup = Decimal(0)
-    charge_failed_calls: bool = False
-    default_model: AliasName | None = None
-    rpm_limit: Limit | None = None
-    tpm_limit: Limit | None = None
-    max_parallel_calls: Positive | None = None
-    max_queued_calls: Limit | None = None
-    weight: Weight = 1
-    store_payloads: bool = True
-    credit_limit: Credits | None = None
-    max_budget_usd: Dollars | None = None
-    budget_duration: DurationText | None = None
     virtual_key: OwnKey | None = None
 
 
-class ChangeTeam(BaseModel):
+class ChangeTeam(TeamTerms):
     """The body of PUT and PATCH /teams/{team_id}: what is left out stays; null clears what may be empty."""
 
-    team_alias: Title | None = None
-    access_groups: Groups = Field(default=[], validation_alias=GROUPS)
     credits_allocated: Credits | None = None
     credits_used: Credits | None = None
-    metadata: dict[str, Any] = Field(default={})
     budget_mode: str | None = None
-    limit_mode: LimitMode | None = None
-    credits_per_dollar: Rate = Decimal(10)
-    tokens_per_credit: TokensPerCredit = 10_000
-    cost_markup_percentage: Markup = Decimal(0)
-    charge_failed_calls: bool = False
-    default_model: AliasName | None = None
-    rpm_limit: Limit | None = None
-    tpm_limit: Limit | None = None
-    max_parallel_calls: Positive | None = None
-    max_queued_calls: Limit | None = None
-    weight: Weight = 1
-    store_payloads: bool = True
-    credit_limit: Credits | None = None
-    max_budget_usd: Dollars | None = None
-    budget_duration: DurationText | None = None
     status: Literal["active", "suspended", "paused"] | None = None
 
     @model_validator(mode="before")
