@@ -10,12 +10,13 @@ from uuid import UUID
 from starlette.requests import Request
 
 from api import sessions
+from api.face import NATIVE
 from api.sessions import CHALLENGE
 from shared import clock, credentials, keys
 from shared.admin_users import Role
 from shared.audit import Actor
 from shared.db import Database
-from shared.errors import Forbidden, TooManyRequests, Unauthorized
+from shared.errors import Forbidden, KeyBlocked, KeyExpired, TooManyRequests, Unauthorized
 from shared.settings import Settings
 
 Access = Literal["none", "team", "any", "any:w", "admin:r", "admin:w", "owner", "session"]
@@ -89,10 +90,19 @@ class Authenticator:
         self._db = db
         self._cache: dict[bytes, tuple[float, keys.Key | None]] = {}
 
-    async def caller(self, request: Request, access: Access, *, even_suspended: bool = False) -> Caller:
-        """The caller of a route with this access. Raises Unauthorized, Forbidden, TooManyRequests (paused)."""
-        admin_key = request.headers.get("x-admin-key")
-        authorization = request.headers.get("authorization")
+    async def caller(
+        self,
+        request: Request,
+        access: Access,
+        *,
+        shown: tuple[str | None, str | None] | None = None,
+        even_suspended: bool = False,
+    ) -> Caller:
+        """The caller of a route with this access. Raises Unauthorized, Forbidden, TooManyRequests (paused).
+
+        shown: the values of `X-Admin-Key` and `Authorization`, as the route's face read them.
+        """
+        admin_key, authorization = shown or NATIVE.credential(request)
         if admin_key is not None and (access != "team" or authorization is None):
             return self._admin(admin_key, access, address_of(request))
         secret = _bearer(authorization, access)
@@ -182,9 +192,9 @@ def _unversioned(path: str) -> str:
 
 def _check_key(key: keys.Key, now: datetime) -> None:
     if key.blocked:
-        raise Unauthorized("API key is blocked", headers=CHALLENGE)
+        raise KeyBlocked("API key is blocked", headers=CHALLENGE)
     if key.expires_at is not None and key.expires_at <= now:
-        raise Unauthorized("API key has expired", headers=CHALLENGE)
+        raise KeyExpired("API key has expired", headers=CHALLENGE)
 
 
 def _check_team(key: keys.Key, now: datetime) -> None:

@@ -15,12 +15,13 @@ from starlette.responses import Response
 
 from api.auth import Access, Authenticator, Caller
 from api.body import parse_json, read_body
+from api.face import NATIVE, Face
 from api.once import REPLAYED, Once, open_once, repeated, still_running
 from api.replies import JSON, Reply
 from api.request_id import CLIENT_CLOSED, tell
 from shared import log
 from shared.db import is_down
-from shared.errors import Invalid, Unavailable, WaybillError
+from shared.errors import Invalid, RoutingError, Unavailable, WaybillError
 from shared.idempotency import Repeated
 from shared.runtime import Runtime
 
@@ -37,7 +38,9 @@ UNION_BRANCHES = {"str", "int", "float", "bool", "constrained-str", "constrained
 WRITING = ("admin:w", "owner")
 
 
-def endpoint(access: Access, *, answers: Answers = None, even_suspended: bool = False) -> Callable[[Handler], Endpoint]:
+def endpoint(
+    access: Access, *, answers: Answers = None, even_suspended: bool = False, face: Face = NATIVE
+) -> Callable[[Handler], Endpoint]:
     """Make a handler an endpoint.
 
     The handler's parameters say what it needs: `rt: Runtime`, `desk: Desk`, `caller: Caller`, `request: Request`,
@@ -45,7 +48,7 @@ def endpoint(access: Access, *, answers: Answers = None, even_suspended: bool = 
     every other one is a path parameter. It returns a model, a dict or a list (200) or a Reply.
 
     access: the contract's caller word. answers: the wire model of a 2xx, by status where there are several; it is
-    what /openapi.json says and tests hold every response against.
+    what /openapi.json says and tests hold every response against. face: the dialect of its errors and headers.
     """
 
     def wrap(handler: Handler) -> Endpoint:
@@ -54,15 +57,18 @@ def endpoint(access: Access, *, answers: Answers = None, even_suspended: bool = 
             access=access,
             answers=answers if isinstance(answers, Mapping) else {200: answers},
             even_suspended=even_suspended,
+            face=face,
             wanted=tuple(inspect.signature(handler).parameters),
             hints=get_type_hints(handler),
         )
 
         async def answer(request: Request) -> Response:
             try:
-                return await _answered(request, given)
+                response = await _answered(request, given)
             except Exception as error:  # noqa: BLE001 - every error is rendered here
-                return failed(request, error)
+                response = failed(request, error, face)
+            face.dress(request, response)
+            return response
 
         answer.given = given  # type: ignore[attr-defined]
         return answer
@@ -78,6 +84,7 @@ class Given:
     access: Access
     answers: Mapping[int, Any]
     even_suspended: bool
+    face: Face
     wanted: tuple[str, ...]
     hints: Mapping[str, Any]
 
@@ -93,7 +100,8 @@ async def _answered(request: Request, given: Given) -> Response:
     runtime: Runtime = request.app.state.runtime
     caller = Caller()
     if given.access != "none":
-        caller = await authenticator.caller(request, given.access, even_suspended=given.even_suspended)
+        shown = given.face.credential(request)
+        caller = await authenticator.caller(request, given.access, shown=shown, even_suspended=given.even_suspended)
         tell(request, team_id=caller.team_id, admin=caller.actor.user_id if caller.actor else None)
     once = await open_once(runtime, caller, request)
     earlier = await repeated(once)
@@ -223,19 +231,24 @@ def _is_branch(part: str | int) -> bool:
     return isinstance(part, str) and (part in UNION_BRANCHES or "[" in part)
 
 
-def failed(request: Request, error: Exception) -> Response:
+def failed(request: Request, error: Exception, face: Face = NATIVE) -> Response:
     """The response for an error: the contract's text for ours, 503 for infrastructure, 500 and a log line for bugs."""
-    if isinstance(error, WaybillError):
-        return JSON({"detail": error.detail}, status_code=error.status, headers=error.headers)
-    if isinstance(error, HTTPException):
-        return JSON({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
     if isinstance(error, ClientDisconnect):
         return Response(status_code=CLIENT_CLOSED)
+    return face.refusal(request, known(request, error))
+
+
+def known(request: Request, error: Exception) -> WaybillError:
+    """The error as one of ours; what nobody foresaw is logged."""
+    if isinstance(error, WaybillError):
+        return error
+    if isinstance(error, HTTPException):
+        return RoutingError(error.status_code, error.detail, headers=error.headers)
     if is_down(error) or isinstance(error, redis.RedisError):
         logger.warning("unavailable", path=request.scope["path"], error=type(error).__name__)
-        return failed(request, Unavailable())
+        return Unavailable()
     logger.error("internal_error", path=request.scope["path"], exc_info=error)
-    return JSON({"detail": "Internal Server Error"}, status_code=500)
+    return WaybillError("Internal Server Error")
 
 
 def _job_of(result: Any) -> str | None:

@@ -23,7 +23,7 @@ from api.replies import Reply, rendered
 from shared import idempotency
 from shared.credentials import CannotOpen, Sealer
 from shared.db import Tx
-from shared.errors import BadRequest, Conflict, Invalid
+from shared.errors import BadRequest, Conflict, IdempotencyMismatch
 from shared.idempotency import Claim, Kept, Repeated
 from shared.runtime import Runtime
 from shared.states import CallState
@@ -119,7 +119,9 @@ async def repeated(once: Once) -> Once | Response:
             await idempotency.free(tx, once.scope, kept.call_id)
         return once
     if kept.request != once.request:
-        raise Invalid.at(["header", "idempotency-key"], MISMATCH, "value_error.idempotency_mismatch")
+        raise IdempotencyMismatch(
+            [{"loc": ["header", "idempotency-key"], "msg": MISMATCH, "type": "value_error.idempotency_mismatch"}]
+        )
     if kept.answer_sealed is not None:
         return _replayed(once.rt.sealer, once.scope, kept)
     if kept.call_id is not None and kept.call_state != CallState.COMPLETED:

@@ -58,7 +58,7 @@ async def resolve(
 
 def _usable(rt: Runtime, found: models.Route, loc: Sequence[str | int]) -> models.Route:
     if not _may_be_billed(rt, found.candidates[0]):
-        raise Invalid.at([*loc, "model"], "model has no price", "value_error.unpriced")
+        raise Invalid.unpriced(*loc, "model")
     # A fallback without a price is left out: it could only fail, or be given away.
     route = replace(found, candidates=tuple(c for c in found.candidates if _may_be_billed(rt, c)))
     if not any(_has_credential(rt, candidate) for candidate in route.candidates):

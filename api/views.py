@@ -228,7 +228,7 @@ def _facts(call: Call) -> dict[str, Any]:
     started, created = call.started_at, call.created_at
     return {
         "purpose": call.purpose,
-        "stream": False,
+        "stream": call.stream,
         "created_at": clock.iso(created),
         "started_at": clock.iso(started),
         "completed_at": clock.iso(call.completed_at),

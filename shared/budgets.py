@@ -78,6 +78,10 @@ class Budget:
         """Whether this much more may be held."""
         return self.spent_nanousd + self.held_nanousd + nanousd <= self.max_nanousd
 
+    def would_take(self, nanousd: int) -> bool:
+        """Whether it had room, were it not for what is held now."""
+        return self.spent_nanousd + nanousd <= self.max_nanousd
+
     def settle(self, *, held: int, spent: int) -> None:
         """A call ended: what was held for it is free, what it cost is spent."""
         self.held_nanousd -= held

@@ -12,12 +12,12 @@ from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
 
 COLUMNS = """
-c.id, c.job_id, c.team_id, c.state, c.model, c.candidates, c.candidate, c.purpose, c.metadata, c.call_metadata,
-c.attempt, c.priority, c.created_at, c.started_at, c.completed_at, c.deadline_at, c.finish_reason, c.prompt_tokens,
-c.completion_tokens, c.total_tokens, c.cached_tokens, c.reasoning_tokens, c.usage_source, c.client_cost_nanousd,
-c.provider_cost_nanousd, c.latency_ms, c.error_code, c.error_message, c.retry_after_s, c.maybe_billed, c.callback_url,
-c.position, c.key_id, c.budget_ids, c.estimate_nanousd,
-c.estimated_prompt_tokens::bigint + c.estimated_output_tokens as estimated_tokens
+c.id, c.job_id, c.team_id, c.state, c.endpoint, c.stream, c.client_call_id, c.model, c.candidates, c.candidate,
+c.purpose, c.metadata, c.call_metadata, c.attempt, c.priority, c.created_at, c.started_at, c.completed_at,
+c.deadline_at, c.finish_reason, c.prompt_tokens, c.completion_tokens, c.total_tokens, c.cached_tokens,
+c.reasoning_tokens, c.usage_source, c.client_cost_nanousd, c.provider_cost_nanousd, c.latency_ms, c.error_code,
+c.error_message, c.retry_after_s, c.maybe_billed, c.callback_url, c.position, c.key_id, c.budget_ids,
+c.estimate_nanousd, c.estimated_prompt_tokens::bigint + c.estimated_output_tokens as estimated_tokens
 """
 
 STORE_RESPONSES = """
@@ -52,7 +52,8 @@ with due as (
     select c.id, c.attempt, c.candidates[c.candidate + 1], m.credential_id, m.provider, m.litellm_model, %(worker)s
       from claimed c join aimed m on m.id = c.id
 )
-select c.id, c.job_id, c.team_id, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures,
+select c.id, c.job_id, c.team_id, c.attempt as number, c.endpoint, c.stream, c.model, c.retries, c.candidates,
+       c.candidate, c.candidate_attempts, c.failures,
        c.estimated_prompt_tokens, c.estimated_output_tokens, c.created_at,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
        p.request, t.cost_markup_percentage as markup_percentage, c.candidates[c.candidate + 1] as alias,
@@ -177,6 +178,7 @@ class Late:
 class Claimed:
     """A call this worker holds under a lease, with all it takes to ask the provider. `number` is the fence.
 
+    model: the name the client asked for. retries: tries per candidate after the first; None: the setting.
     api_key_sealed: the alias's own key; credential_key_sealed: that of the credential chosen where it has none.
     """
 
@@ -184,6 +186,7 @@ class Claimed:
     job_id: UUID
     team_id: str
     number: int
+    model: str
     candidates: list[str]
     candidate: int
     candidate_attempts: int
@@ -203,6 +206,9 @@ class Claimed:
     output_nanousd_per_mtok: int | None
     cached_input_nanousd_per_mtok: int | None
     on_unknown: str
+    endpoint: str = "chat"
+    stream: bool = False
+    retries: int | None = None
     credential_id: UUID | None = None
     credential_key_sealed: bytes | None = None
     tpm_limit: int | None = None
@@ -227,6 +233,9 @@ class Call:
     job_id: UUID
     team_id: str
     state: str
+    endpoint: str
+    stream: bool
+    client_call_id: str | None
     model: str
     candidates: list[str]
     candidate: int

@@ -28,6 +28,18 @@ class Unauthorized(WaybillError):
     status, code = 401, "unauthorized"
 
 
+class KeyExpired(Unauthorized):
+    """The virtual key's time is over."""
+
+    code = "expired_key"
+
+
+class KeyBlocked(Unauthorized):
+    """An admin blocked the virtual key."""
+
+    code = "key_blocked"
+
+
 class Forbidden(WaybillError):
     """The caller is known and may not do this."""
 
@@ -44,12 +56,34 @@ class InsufficientCredits(Forbidden):
 
 
 class BudgetExceeded(Forbidden):
-    """The budget in USD of a key or of a team has no room for what these calls may cost."""
+    """The budget in USD of a key or of a team has no room for what these calls may cost.
+
+    in_flight: there would be room but for what is held for calls that have not ended.
+    """
 
     code = "budget_exceeded"
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, *, in_flight: bool = False) -> None:
         super().__init__(f"Budget exceeded for this {owner}")
+        self.in_flight = in_flight
+
+
+class TeamModelDenied(Forbidden):
+    """The model or group exists, but the team does not hold it."""
+
+    code = "team_model_access_denied"
+
+
+class KeyModelDenied(Forbidden):
+    """The team may use the model, but the key is narrowed to others."""
+
+    code = "key_model_access_denied"
+
+
+class UnknownModel(Forbidden):
+    """No active model or group has this name."""
+
+    code = "model_not_found"
 
 
 class NotFound(WaybillError):
@@ -71,11 +105,28 @@ class Gone(WaybillError):
 
 
 class CallFailed(WaybillError):
-    """The client waited for a call and the call failed; status and text are those of its failure."""
+    """The client waited for a call and the call failed; status and text are those of its failure.
+
+    failure: its code in shared/failures.py. provider: of its last attempt, where that is known.
+    """
 
     code = "call_failed"
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str], failure: str, provider: str | None = None
+    ) -> None:
+        super().__init__(detail, headers=headers)
+        self.status = status
+        self.failure = failure
+        self.provider = provider
+
+
+class RoutingError(WaybillError):
+    """No route takes this path, or this method of it."""
+
+    code = "not_found"
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail, headers=headers)
         self.status = status
 
@@ -100,9 +151,26 @@ class Invalid(WaybillError):
         return cls([{"loc": list(loc), "msg": msg, "type": type_}])
 
     @classmethod
+    def unpriced(cls, *loc: str | int) -> "Unpriced":
+        """The model asked for has no price."""
+        return Unpriced([{"loc": list(loc), "msg": "model has no price", "type": "value_error.unpriced"}])
+
+    @classmethod
     def not_supported_yet(cls, *loc: str | int) -> "Invalid":
         """A documented field that this version does not serve."""
         return cls.at(loc, "not supported yet", "value_error.not_supported")
+
+
+class Unpriced(Invalid):
+    """What the model would cost is not known, so it is not given away."""
+
+    code = "model_unpriced"
+
+
+class IdempotencyMismatch(Invalid):
+    """The Idempotency-Key was used with another request."""
+
+    code = "idempotency_key_reused"
 
 
 class TooManyRequests(WaybillError):

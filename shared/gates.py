@@ -41,7 +41,8 @@ class Gates:
         costs = self._costs(new)
         for budget, nanousd in costs:
             if not budget.takes(nanousd):
-                raise BudgetExceeded("API key" if budget.key_id is not None else "team")
+                owner = "API key" if budget.key_id is not None else "team"
+                raise BudgetExceeded(owner, in_flight=budget.would_take(nanousd))
         short = max(0, charging.wanted(job) - job.credits_held) if new else 0
         if short and not self._grants(job.team_id, short):
             raise InsufficientCredits

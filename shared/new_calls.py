@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
+from shared.states import Endpoint
 
 GIVEN = {
     "id": "uuid",
@@ -16,8 +17,12 @@ GIVEN = {
     "team_id": "text",
     "position": "int",
     "priority": "int",
+    "endpoint": "text",
+    "stream": "boolean",
     "model": "text",
     "candidates": "text[]",
+    "retries": "int",
+    "client_call_id": "text",
     "purpose": "text",
     "metadata": "jsonb",
     "call_metadata": "jsonb",
@@ -52,7 +57,8 @@ select r.id, r.request::json, case when not (%s and t.store_payloads) then 'infi
 class NewCall:
     """A call to be accepted. `request` is the JSON text of what goes to the provider.
 
-    estimate_nanousd: what it may cost its team at most; budget_ids: the budgets that are to hold that.
+    retries: tries per candidate after the first, where the client said how many. estimate_nanousd: what it may cost its
+    team at most; budget_ids: the budgets that are to hold that.
     """
 
     id: UUID
@@ -63,6 +69,10 @@ class NewCall:
     request: str
     created_at: datetime
     deadline_s: float
+    endpoint: Endpoint = Endpoint.CHAT
+    stream: bool = False
+    retries: int | None = None
+    client_call_id: str | None = None
     position: int = 0
     priority: int = 0
     purpose: str | None = None

@@ -25,6 +25,19 @@ def cancel_channel() -> str:
     return "waybill:v1:cancel"
 
 
+def chunks(call_id: UUID) -> str:
+    """Stream: what a streamed call has said so far, ids `<attempt>-<chunk>`; owned by its worker, see shared/chunks.py.
+
+    Lives until the call's deadline, then for `WAYBILL_STREAM_RETENTION_S` after its end.
+    """
+    return f"waybill:v1:chunks:{call_id.hex}"
+
+
+def streams_bell(process: str) -> str:
+    """Stream of one entry: wakes the reader of this api process, whose list of streams has changed; lives a minute."""
+    return f"waybill:v1:streams_bell:{process}"
+
+
 def request_log(team_id: str, key_id: UUID | None = None) -> str:
     """Sorted set: a member per counted request of a limited team or key, scored by Redis time in µs; lives 61 s."""
     return f"{_limit(team_id, key_id)}:requests"

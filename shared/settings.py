@@ -44,6 +44,10 @@ class Settings(BaseSettings):
         "http://localhost:3002",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    default_team: str = "default"
+    """The team of keys that `/key/generate` makes without naming one."""
+    gateway_anonymous_team: str | None = None
+    """Development only: requests to the gateway's model routes without a key act as this team."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks whose X-Forwarded-For is believed; of anybody else it is not even read."""
 
@@ -62,11 +66,15 @@ class Settings(BaseSettings):
 
     max_queue_age_s: float = Field(default=60, gt=0)
     call_deadline_s: float = 3600
+    gateway_deadline_s: float = Field(default=600, gt=0)
     job_idle_timeout_s: float = 86_400
     payload_retention_days: int = Field(default=30, ge=1)
     store_payloads: bool = True
     provider_timeout_s: float = 600
     provider_connect_timeout_s: float = 5
+    first_chunk_timeout_s: float = Field(default=120, gt=0)
+    chunk_timeout_s: float = Field(default=60, gt=0)
+    stream_retention_s: int = Field(default=3600, ge=1)
     max_attempts_per_call: int = Field(default=6, ge=1)
     attempts_per_candidate: int = Field(default=3, ge=1)
     retry_backoff_s: float = Field(default=1, ge=0)
@@ -122,6 +130,8 @@ class Settings(BaseSettings):
                     raise ValueError(f"{variable} needs {MIN_PRODUCTION_KEY} characters or more in production")
             if not self.encryption_key.get_secret_value():
                 raise ValueError("WAYBILL_ENCRYPTION_KEY is required in production")
+            if self.gateway_anonymous_team is not None:
+                raise ValueError("WAYBILL_GATEWAY_ANONYMOUS_TEAM is for development only")
         return self
 
     @property

@@ -23,6 +23,14 @@ class CallState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Endpoint(StrEnum):
+    """What a call asks of its model, and so the form of its request and of its answer."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+
+
 class Outcome(StrEnum):
     """How an attempt ended; `unknown` and `abandoned` may have been billed to us."""
 

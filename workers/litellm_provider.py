@@ -19,11 +19,11 @@ from shared.credentials import CannotOpen, Sealer
 from shared.request_fields import PARAMETERS
 from shared.sealed import ALIAS_KEY, CREDENTIAL_KEY
 from shared.settings import Settings
-from shared.states import Outcome
+from shared.states import Endpoint, Outcome
 from workers import answers
 from workers.answers import Unreadable
 from workers.classify import classify
-from workers.provider import Answer, Provider, ProviderError
+from workers.provider import Answer, Provider, ProviderError, Sink
 from workers.provider_http import Exchange, current, open_session
 
 LITELLM_VERSION = "1.109.1"
@@ -53,7 +53,7 @@ class LitellmProvider(Provider):
         self._provider_keys = dict(provider_keys)
         self._session: aiohttp.ClientSession | None = None
 
-    async def complete(self, call: Claimed, *, timeout_s: float) -> Answer:
+    async def complete(self, call: Claimed, *, timeout_s: float, sink: Sink | None = None) -> Answer:  # noqa: ARG002
         """The answer to a call. Raises ProviderError, and nothing else but CancelledError."""
         # Raised here, not where it was caught: its context would hold frames with the key and the prompt.
         result = await self._ask(call, timeout_s)
@@ -107,7 +107,11 @@ class LitellmProvider(Provider):
 
     def _arguments(self, call: Claimed, key: str, timeout_s: float, raw: list[str]) -> dict[str, Any]:
         """All that litellm is told; `raw` gets the provider's body. Of the request only whitelisted fields pass."""
-        parameters = {name: call.request[name] for name in PARAMETERS if call.request.get(name) is not None}
+        parameters = {
+            name: call.request[name]
+            for name in PARAMETERS[Endpoint(call.endpoint)]
+            if call.request.get(name) is not None
+        }
 
         def keep_body(details: Mapping[str, Any]) -> None:
             raw[0] = str(details.get("original_response") or "")

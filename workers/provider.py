@@ -1,7 +1,8 @@
 """What a worker asks of a provider and what it gets back; `litellm_provider` is the one implementation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from shared.calls import Claimed
 from shared.closing import Usage
@@ -13,7 +14,13 @@ Again = Literal["same", "next", "never"]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A complete answer. response: JSON text of `{"choices": […]}` as clients get it."""
+    """A complete answer. response: JSON text as clients get it, by the call's endpoint:
+
+    chat        `{"choices": [{"index", "message", "finish_reason", "logprobs"?}]}`, where told also `service_tier`,
+                `system_fingerprint`
+    completion  `{"choices": [{"index", "text", "finish_reason", "logprobs"}]}`, the same
+    embedding   `{"data": [{"index", "embedding": [floats]}]}`
+    """
 
     response: str
     finish_reason: str | None
@@ -45,8 +52,26 @@ class ProviderError(Exception):
         self.provider_request_id = provider_request_id
 
 
+class Sink(Protocol):
+    """Where the pieces of a streamed answer go as they come."""
+
+    async def send(self, choices: Sequence[dict[str, Any]]) -> None:
+        """Pass on what one provider chunk said, in OpenAI's shapes, without ids and without a finish.
+
+        chat        `{"index", "delta": {…}, "logprobs"?}`: nulls left out; the first of an index has the role
+        completion  `{"index", "text", "logprobs"?}`
+
+        Returns at once but for the first piece, which waits until it is on record that the stream has begun. Raises
+        asyncio.CancelledError when the call is no longer this worker's.
+        """
+
+
 class Provider(Protocol):
     """Asks a provider once: no retries of its own, no prices, no writes."""
 
-    async def complete(self, call: Claimed, *, timeout_s: float) -> Answer:
-        """The answer to a call. timeout_s bounds every read; the caller bounds the whole. Raises ProviderError."""
+    async def complete(self, call: Claimed, *, timeout_s: float, sink: Sink | None = None) -> Answer:
+        """The answer to a call, told to `sink` in pieces while it comes, where there is one; the whole at the end.
+
+        timeout_s bounds every read; the caller bounds the whole. Raises ProviderError, also when a stream ends without
+        a finish_reason for every choice it began.
+        """

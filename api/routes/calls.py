@@ -148,7 +148,8 @@ def failure(call: Call, headers: dict[str, str]) -> CallFailed:
     failed = FAILURES[call.error_code or "internal_error"]
     if failed.http_status in (429, 503):
         headers = {**headers, "Retry-After": str(max(1, call.retry_after_s or 1))}
-    return CallFailed(failed.http_status, call.error_message or failed.text, headers=headers)
+    code = call.error_code or "internal_error"
+    return CallFailed(failed.http_status, call.error_message or failed.text, headers=headers, failure=code)
 
 
 async def _shown(rt: Runtime, caller: Caller, job_id: UUID, call_id: UUID) -> tuple[dict[str, Any], bool]:

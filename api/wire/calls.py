@@ -7,7 +7,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.intake import MAX_METADATA_BYTES
-from shared.request_fields import REQUEST_FIELDS
+from shared.request_fields import request_fields
+from shared.states import Endpoint
 
 MAX_MESSAGES = 10_000
 MAX_DEADLINE_S = 604_800
@@ -119,7 +120,7 @@ class CallIn(CallbackIn):
 
     def provider_request(self) -> dict[str, Any]:
         """What goes to the provider: the whitelisted fields that were sent, nulls left out."""
-        sent = self.model_dump(include=set(REQUEST_FIELDS), exclude_none=True)
+        sent = self.model_dump(include=set(request_fields(Endpoint.CHAT)), exclude_none=True)
         sent["messages"] = [message.model_dump(exclude_unset=True) for message in self.messages]
         return sent
 

@@ -5,14 +5,16 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     Numeric,
     Table,
     Text,
     Uuid,
+    text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from shared.tables.columns import flag, metadata, metadata_column, one_of, time, words
 
@@ -79,7 +81,10 @@ virtual_keys = Table(
     Column("max_parallel_requests", Integer, comment="unfinished calls of the key; one more is refused"),
     Column("key_type", Text, nullable=False, server_default="default"),
     words("allowed_routes", required=False),
+    Column("aliases", JSONB, nullable=False, server_default="{}", comment="asked name -> the name it stands for"),
+    words("tags"),
     metadata_column(),
+    Column("extra", JSONB, nullable=False, server_default="{}", comment="fields that are kept and shown, no more"),
     flag("blocked"),
     time("expires_at"),
     time("revoked_at"),
@@ -91,6 +96,10 @@ virtual_keys = Table(
         comment="set on a replaced secret, which opens that key until revoked_at",
     ),
     Column("created_by", Text),
+    Column("updated_by", Text),
+    time("last_active_at"),
     time("created_at", default=True),
     time("updated_at", default=True),
+    one_of("key_type", ("default", "llm_api", "management", "read_only"), "key_type"),
+    Index("ix_virtual_keys_user_id", "user_id", postgresql_where=text("user_id is not null")),
 )

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
-from shared.states import CallState, JobStatus, Outcome
+from shared.states import CallState, Endpoint, JobStatus, Outcome
 from shared.tables.columns import QUEUE_STORAGE, count, flag, metadata, metadata_column, state, time, words
 
 jobs = Table(
@@ -99,13 +99,17 @@ calls = Table(
     Column("position", Integer, nullable=False, server_default="0", comment="index inside the request that brought it"),
     Column("state", Text, nullable=False, server_default="pending"),
     count("priority"),
+    Column("endpoint", Text, nullable=False, server_default="chat", comment="what the model is asked for"),
+    flag("stream"),
     Column("model", Text, nullable=False, comment="the name the client asked for"),
     Column("candidates", ARRAY(Text), nullable=False, comment="aliases to try, in order"),
     count("candidate"),
     count("candidate_attempts"),
+    Column("retries", Integer, comment="tries per candidate after the first; null: the setting"),
     Column("purpose", Text),
     Column("metadata", JSONB),
     Column("call_metadata", JSONB),
+    Column("client_call_id", Text, comment="the client's own name for it: x-litellm-call-id"),
     Column("estimated_prompt_tokens", Integer, nullable=False, server_default="0"),
     Column("estimated_output_tokens", Integer, nullable=False, server_default="0"),
     Column("estimate_nanousd", BigInteger, nullable=False, server_default="0", comment="client cost, at most"),
@@ -140,6 +144,7 @@ calls = Table(
     words("callback_events"),
     Column("callback_secret_sealed", LargeBinary),
     state("state", CallState),
+    state("endpoint", Endpoint),
     CheckConstraint("(state in ('completed', 'failed', 'cancelled')) = (completed_at is not null)", name="final"),
     CheckConstraint("state <> 'in_progress' or lease_expires_at is not null", name="leased"),
     Index("ix_calls_job_id_id", "job_id", "id"),

@@ -47,7 +47,7 @@ def a_call(
     sealed = None if key is None else SEALER.seal(key, purpose="model_aliases.api_key:fast")
     messages = [{"role": "user", "content": question}]
     return Claimed(
-        id=uuid4(), job_id=uuid4(), team_id="t1", number=1, candidates=["fast"], candidate=0, candidate_attempts=0,
+        id=uuid4(), job_id=uuid4(), team_id="t1", number=1, model="fast", candidates=["fast"], candidate=0, candidate_attempts=0,
         failures=0, estimated_prompt_tokens=77, estimated_output_tokens=500, created_at=datetime.now(UTC),
         deadline_in_s=3600, request={"messages": messages, **request}, markup_percentage=0, alias="fast",
         litellm_model="openai/gpt-4", provider="openai", api_base=base, api_key_sealed=sealed,

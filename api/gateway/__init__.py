@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front: its error envelope, its headers, its requests and answers."""

@@ -1,0 +1,140 @@
+"""Errors in OpenAI's envelope: `{"error": {"message", "type", "param", "code", "provider"}}`.
+
+Money is 402 and never 429, so that no client pays for three more tries; what must not be repeated says so in
+`x-should-retry`. A failed call has the words of shared/failures.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from shared.errors import (
+    BudgetExceeded,
+    CallFailed,
+    Conflict,
+    IdempotencyMismatch,
+    InsufficientCredits,
+    Invalid,
+    KeyBlocked,
+    KeyExpired,
+    KeyModelDenied,
+    TeamModelDenied,
+    UnknownModel,
+    Unpriced,
+    WaybillError,
+)
+from shared.failures import FAILURES
+
+INVALID = "invalid_request_error"
+NEVER_AGAIN = {"x-should-retry": "false"}
+IN_FLIGHT_S = 5
+"""When it makes sense to come again while calls in flight hold what is left of a budget."""
+
+TYPES = {
+    401: "authentication_error",
+    402: "budget_exceeded",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict",
+    429: "rate_limit_error",
+    500: "internal_server_error",
+    503: "service_unavailable",
+}
+"""Of errors that are not a call's; every other status is an `invalid_request_error`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An error as clients of the gateway see it. code: the status, or a word for the known conditions."""
+
+    status: int
+    message: str
+    type: str
+    code: int | str
+    param: str | None = None
+    provider: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The envelope."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+                "provider": self.provider,
+            }
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What is said of a class of errors besides its message. None: what follows from the error's status."""
+
+    status: int | None = None
+    type: str | None = None
+    has_word: bool = True
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+RULINGS: Mapping[type[WaybillError], Ruling] = {
+    InsufficientCredits: Ruling(status=402, headers=NEVER_AGAIN),
+    BudgetExceeded: Ruling(status=402, headers=NEVER_AGAIN),
+    TeamModelDenied: Ruling(param="model"),
+    KeyModelDenied: Ruling(param="model"),
+    UnknownModel: Ruling(status=404, type=INVALID, param="model"),
+    KeyExpired: Ruling(),
+    KeyBlocked: Ruling(),
+    Unpriced: Ruling(status=400),
+    IdempotencyMismatch: Ruling(),
+    Invalid: Ruling(status=400, has_word=False),
+    Conflict: Ruling(has_word=False, headers=NEVER_AGAIN),
+    WaybillError: Ruling(has_word=False),
+}
+"""The first class that an error is of rules."""
+
+
+def problem(error: WaybillError) -> Problem:
+    """How an error of ours is said here."""
+    if isinstance(error, CallFailed):
+        return failed_call(error.failure, str(error.detail), provider=error.provider, headers=error.headers)
+    ruling = next(ruling for kind, ruling in RULINGS.items() if isinstance(error, kind))
+    status = ruling.status or error.status
+    message, param = (str(error.detail), None) if isinstance(error.detail, str) else _finding(error.detail)
+    said = Problem(
+        status=status,
+        message=message,
+        type=ruling.type or TYPES.get(status, INVALID),
+        code=error.code if ruling.has_word else status,
+        param=ruling.param or param,
+        headers={**error.headers, **ruling.headers},
+    )
+    if isinstance(error, BudgetExceeded) and error.in_flight:
+        return replace(said, code="budget_in_flight", headers={**said.headers, "Retry-After": str(IN_FLIGHT_S)})
+    return said
+
+
+def failed_call(code: str, message: str, *, provider: str | None, headers: Mapping[str, str] | None = None) -> Problem:
+    """A call that was accepted and failed or was cancelled; only a provider's rate limit shows its status as code."""
+    failure = FAILURES[code]
+    more = NEVER_AGAIN if failure.http_status == 409 else {}
+    return Problem(
+        status=failure.http_status,
+        message=message,
+        type=failure.type,
+        code=429 if code == "provider_rate_limit" else code,
+        provider=provider,
+        headers={**(headers or {}), **more},
+    )
+
+
+def _finding(findings: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """The first finding speaks for all; its place in the body or the query is the parameter."""
+    place = ".".join(str(part) for part in findings[0]["loc"][1:]) or None
+    said = findings[0]["msg"]
+    if place is None:
+        return said, None
+    return (f"'{place}' is a required property" if said == "field required" else f"'{place}': {said}"), place
