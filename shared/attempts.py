@@ -45,6 +45,17 @@ update attempts a set ended_at = app_now(), {", ".join(f"{name} = r.{name}" for 
 returning a.call_id, a.number, a.provider, a.provider_cost_nanousd - old.cost as more
 """
 
+# Not under an expired lease: the sweeper may be giving such a call to another attempt.
+BEGIN_STREAMS = """
+with held as (
+    select c.id, c.attempt from calls c join unnest(%s::uuid[], %s::int[]) as r(id, number)
+           on c.id = r.id and c.attempt = r.number
+     where c.state = 'in_progress' and c.lease_expires_at > app_now() order by c.id for no key update of c
+)
+update attempts a set first_chunk_at = app_now() from held
+ where a.call_id = held.id and a.number = held.attempt returning a.call_id, a.number
+"""
+
 ORPHANED = """
 select a.call_id, a.number, a.alias, c.job_id, c.estimated_prompt_tokens, c.estimated_output_tokens, a.litellm_model,
        m.input_nanousd_per_mtok, m.output_nanousd_per_mtok, m.cached_input_nanousd_per_mtok
@@ -96,6 +107,15 @@ async def close(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Booked]:
     if not rows:
         return []
     return [Booked(**row._asdict()) for row in await hot(tx, CLOSE, (orjson.dumps(rows).decode(),))]
+
+
+async def begin_streams(tx: Tx, fences: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Record that these attempts deliver chunks from now on, so that none of their calls is tried again.
+
+    Returns those that may: the attempt still holds its call under a lease that has not expired.
+    """
+    rows = await hot(tx, BEGIN_STREAMS, ([id_ for id_, _ in fences], [number for _, number in fences]))
+    return {(row.call_id, row.number) for row in rows}
 
 
 async def orphaned(tx: Tx, *, grace_s: float, limit: int) -> list[Orphan]:

@@ -84,8 +84,9 @@ WORK: Mapping[str, str] = {
         select c.id as call_id, c.state, c.attempt, c.client_cost_nanousd,
                a.client_cost_nanousd as attempt_client_cost_nanousd
           from calls c
-          left join attempts a on a.call_id = c.id and a.number = c.attempt and a.outcome = 'succeeded'
-           and c.state = 'completed'
+          left join attempts a on a.call_id = c.id and a.number = c.attempt
+           and (c.state = 'completed' and a.outcome = 'succeeded'
+                or c.state = 'failed' and a.first_chunk_at is not null and c.total_tokens is not null)
          where (%(teams)s::text[] is null or c.team_id = any(%(teams)s))
            and (c.client_cost_nanousd <> coalesce(a.client_cost_nanousd, 0)
                 or (c.state = 'completed' and a.call_id is null))""",

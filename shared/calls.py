@@ -94,7 +94,8 @@ CLOSED = {
     "retry_after_s": "int",
 }
 
-# The fence: only the attempt that holds the call may close it; the sweeper only once its lease has expired.
+# The fence: only the attempt that holds the call may close it; the sweeper only once its lease has expired, and nobody
+# hands back a call of which chunks were delivered.
 CLOSE = f"""
 with r as (
     select * from json_to_recordset(%s) as r(
@@ -102,7 +103,10 @@ with r as (
         failed int, died int, swept boolean, {", ".join(f"{name} {kind}" for name, kind in CLOSED.items())})
 ), held as (
     select c.id, r.number from calls c join r on c.id = r.id and c.attempt = r.number
-     where c.state = 'in_progress' and (not r.swept or c.lease_expires_at <= app_now()) order by c.id for update of c
+     where c.state = 'in_progress' and (not r.swept or c.lease_expires_at <= app_now())
+       and (r.state <> 'pending' or not c.stream or not exists (
+            select from attempts a where a.call_id = c.id and a.number = c.attempt and a.first_chunk_at is not null))
+     order by c.id for update of c
 )
 update calls c
    set {", ".join(f"{name} = r.{name}" for name in CLOSED)},

@@ -38,6 +38,7 @@ class Usage:
 class Report:
     """How an attempt ended and what becomes of its call.
 
+    has_delivered: the call failed, but its client has what the attempt said until then, and pays for that.
     state: the call's next state; `pending` with `retry_in_s` for another try. swept: the sweeper speaks for a worker
     that is gone, and only an expired lease gives it the right to.
     """
@@ -53,6 +54,7 @@ class Report:
     failed: int = 0
     died: int = 0
     swept: bool = False
+    has_delivered: bool = False
     usage: Usage = Usage()
     price: Price | None = None
     provider_cost_nanousd: int = 0
@@ -196,10 +198,10 @@ async def end_calls(
 def _count(job: Job, call: Call) -> None:
     job.estimate_nanousd -= call.estimate_nanousd
     job.estimate_tokens -= call.estimated_tokens
+    job.total_tokens += call.total_tokens or 0
+    job.client_cost_nanousd += call.client_cost_nanousd
     if call.state == CallState.COMPLETED:
         job.calls_completed += 1
-        job.total_tokens += call.total_tokens or 0
-        job.client_cost_nanousd += call.client_cost_nanousd
         job.latency_sum_ms += call.latency_ms or 0
     elif call.state == CallState.FAILED:
         job.calls_failed += 1
@@ -225,7 +227,7 @@ def _auto_completed(
 
 def _call_row(report: Report) -> dict[str, Any]:
     usage = report.usage
-    done = report.state == CallState.COMPLETED
+    done = report.state == CallState.COMPLETED or report.has_delivered
     return {
         "id": report.call_id,
         "number": report.number,

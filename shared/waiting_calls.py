@@ -149,7 +149,9 @@ select c.id, c.job_id, c.attempt as number, c.candidates, c.candidate, c.candida
        c.estimated_prompt_tokens, c.estimated_output_tokens, c.candidates[c.candidate + 1] as alias,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
        a.litellm_model, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok,
-       coalesce(a.on_unknown, 'retry') as on_unknown
+       coalesce(a.on_unknown, 'retry') as on_unknown,
+       exists (select from attempts t where t.call_id = c.id and t.number = c.attempt and t.first_chunk_at is not null)
+       as has_delivered
   from calls c left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
  where c.state = 'in_progress' and c.lease_expires_at <= app_now() order by c.lease_expires_at limit %s
 """
@@ -161,7 +163,7 @@ select id, job_id from calls where state = 'pending' and deadline_at <= app_now(
 
 @dataclass(frozen=True, kw_only=True)
 class Expired:
-    """A call whose worker let the lease run out."""
+    """A call whose worker let the lease run out. has_delivered: clients have seen chunks of this attempt."""
 
     id: UUID
     job_id: UUID
@@ -180,6 +182,7 @@ class Expired:
     output_nanousd_per_mtok: int | None
     cached_input_nanousd_per_mtok: int | None
     on_unknown: str
+    has_delivered: bool = False
 
 
 async def unfinished_of_teams(tx: Tx, team_ids: Iterable[str], *, most: int) -> dict[str, int]:

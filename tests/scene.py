@@ -22,7 +22,7 @@ from shared.states import Outcome
 from tests.api import conform
 from tests.api.admin import Api, unique
 from workers.calls import Calls
-from workers.provider import Answer, ProviderError
+from workers.provider import Answer, ProviderError, Sink
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PRICES = {"pricing_input": 10, "pricing_output": 30}
@@ -54,7 +54,7 @@ class Scripted:
     def __post_init__(self) -> None:
         self.held.set()
 
-    async def complete(self, call: Claimed, *, timeout_s: float) -> Answer:
+    async def complete(self, call: Claimed, *, timeout_s: float, sink: Sink | None = None) -> Answer:
         self.asked.append(call)
         async with self.came:
             self.came.notify_all()

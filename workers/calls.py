@@ -18,6 +18,7 @@ from shared.team_queue import RUNG_DIRECTLY
 from workers import reports
 from workers.pool import Fence
 from workers.provider import Answer, Provider, ProviderError
+from workers.streaming import Chunkwriter, Relay
 
 logger = log.get(__name__)
 
@@ -38,6 +39,7 @@ class Calls:
         )
         self._nexts: GroupCommit[str, None] = GroupCommit(self._ring_next)
         self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=one_to_blame)
+        self._streams = Chunkwriter(rt, self.stop)
         self._asking: dict[Fence, asyncio.Task[Answer]] = {}
         self._stopped: dict[Fence, str] = {}
         self.held: set[Fence] = set()
@@ -56,11 +58,14 @@ class Calls:
 
     async def run(self, call: Claimed) -> None:
         """Ask the provider and close the attempt, whatever happens."""
+        relay = Relay(call, self._streams) if call.stream else None
         try:
-            report = await self._attempt(call)
+            report = await self._attempt(call, relay)
             if report is not None:
                 _log_failure(call, report)
-                await self._close(report)
+                mine = await self._close(report)
+                if relay is not None and mine and report.state != CallState.PENDING:
+                    await self._streams.end(relay, report, provider=call.provider)
                 await self._settle_tokens(call, report)
         finally:
             self.held.discard(call.fence)
@@ -69,7 +74,10 @@ class Calls:
             await self._nexts.add(call.team_id)
 
     def stop(self, fence: Fence, reason: str) -> None:
-        """Close a running call's provider connection. reason: cancelled, lost (somebody else has it) or drained."""
+        """Close a running call's provider connection.
+
+        reason: cancelled, lost (somebody else has it), oversized (it says too much) or drained.
+        """
         if fence not in self.held or fence in self._stopped:
             return
         self._stopped[fence] = reason
@@ -82,24 +90,24 @@ class Calls:
         for fence in [fence for fence in self.held if fence[0] in call_ids]:
             self.stop(fence, "cancelled")
 
-    async def _attempt(self, call: Claimed) -> Report | None:
+    async def _attempt(self, call: Claimed, relay: Relay | None) -> Report | None:
         settings, started = self._rt.settings, time.monotonic()
-        limit_s = min(settings.provider_timeout_s, call.deadline_in_s)
-        asking = asyncio.ensure_future(self._provider.complete(call, timeout_s=limit_s))
+        limit_s = call.deadline_in_s if call.stream else min(settings.provider_timeout_s, call.deadline_in_s)
+        asking = asyncio.ensure_future(self._provider.complete(call, timeout_s=limit_s, sink=relay))
         self._asking[call.fence] = asking
         if call.fence in self._stopped:
             asking.cancel()
         try:
             answer = await self._within(asking, call, limit_s)
         except asyncio.CancelledError:
-            return self._stopped_report(call, asking)
+            return self._stopped_report(call, asking, relay)
         except ProviderError as error:
             left_s = call.deadline_in_s - (time.monotonic() - started)
-            return reports.failed(call, error, self._rt.prices, settings, left_s=left_s)
+            return self._failed(call, error, relay, left_s=left_s)
         except Exception as error:
             logger.exception("provider_bug", call_id=str(call.id), error=type(error).__name__)
             bug = ProviderError("internal_error", outcome=Outcome.UNKNOWN, again="never")
-            return reports.failed(call, bug, self._rt.prices, settings, left_s=0)
+            return self._failed(call, bug, relay, left_s=0)
         finally:
             self._asking.pop(call.fence, None)
         latency_ms = round((time.monotonic() - started) * 1000)
@@ -113,17 +121,24 @@ class Calls:
         await asyncio.wait({asking}, timeout=1)
         raise timed_out(call, self._rt.settings.provider_timeout_s)
 
-    def _stopped_report(self, call: Claimed, asking: asyncio.Task[Answer]) -> Report | None:
+    def _stopped_report(self, call: Claimed, asking: asyncio.Task[Answer], relay: Relay | None) -> Report | None:
         asking.cancel()
         reason = self._stopped.get(call.fence)
         if reason is None:
             return None
-        if reason == "drained":
+        if reason == "drained" and (relay is None or not relay.has_begun):
             return reports.handed_back(call, self._rt.prices)
-        stopped = ProviderError("cancelled", outcome=Outcome.ABANDONED, again="never")
-        return reports.failed(call, stopped, self._rt.prices, self._rt.settings, left_s=0)
+        code = {"drained": "stream_interrupted", "oversized": "provider_error"}.get(reason, "cancelled")
+        stopped = ProviderError(code, outcome=Outcome.ABANDONED, again="never")
+        return self._failed(call, stopped, relay, left_s=0)
 
-    async def _close(self, report: Report) -> None:
+    def _failed(self, call: Claimed, error: ProviderError, relay: Relay | None, *, left_s: float) -> Report:
+        if relay is not None and relay.has_begun:
+            return reports.interrupted(call, error, self._rt.prices, said_tokens=relay.said_tokens)
+        return reports.failed(call, error, self._rt.prices, self._rt.settings, left_s=left_s)
+
+    async def _close(self, report: Report) -> bool:
+        """Whether the attempt still held its call."""
         for wait_s in CLOSE_RETRIES_S:
             try:
                 mine = await self._closes.add(report)
@@ -131,15 +146,16 @@ class Calls:
                 if not is_down(error):
                     logger.exception("close_failed", call_id=str(report.call_id), attempt=report.number)
                     if report.error_code == "internal_error":
-                        return
+                        return False
                     report = reports.unstorable(report)
                     continue
                 logger.warning("close_waits", call_id=str(report.call_id), error=type(error).__name__)
                 await asyncio.sleep(wait_s)
             else:
                 self._ring_retry(report, mine=mine)
-                return
+                return mine
         logger.error("close_given_up", call_id=str(report.call_id), attempt=report.number)
+        return False
 
     async def _settle_tokens(self, call: Claimed, report: Report) -> None:
         """The token limit reserved an estimate; what the call really used takes its place."""
@@ -217,7 +233,7 @@ def _shared_out(won: Sequence[Claimed], group: Sequence[Sequence[UUID]]) -> list
 
 def timed_out(call: Claimed, provider_timeout_s: float) -> ProviderError:
     """The attempt's own limit passed, or the call's deadline, whichever was nearer."""
-    if call.deadline_in_s <= provider_timeout_s:
+    if call.stream or call.deadline_in_s <= provider_timeout_s:
         return ProviderError("deadline_exceeded", outcome=Outcome.ABANDONED, again="never")
     return ProviderError("provider_timeout", outcome=Outcome.UNKNOWN, again="same")
 

@@ -14,6 +14,9 @@ from shared.waiting_calls import Expired
 from workers.provider import Answer, ProviderError
 from workers.retry import Standing, after_failure
 
+KEPT_CODES = ("provider_timeout", "deadline_exceeded", "cancelled", "internal_error")
+"""What a stream that broke off is not called `stream_interrupted` for."""
+
 
 def price_of(row: Any, prices: PriceMap) -> Price:
     """The price of a claimed or expired call's candidate; `unpriced` is flagged on the attempt, never silently 0."""
@@ -71,6 +74,7 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
         candidates=len(call.candidates),
         candidate=call.candidate,
         candidate_attempts=call.candidate_attempts,
+        per_candidate=settings.attempts_per_candidate if call.retries is None else call.retries + 1,
         failures=call.failures,
         deadline_in_s=left_s,
         on_unknown=call.on_unknown,
@@ -102,6 +106,37 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
     )
 
 
+def interrupted(call: Claimed, error: ProviderError, prices: PriceMap, *, said_tokens: int) -> Report:
+    """A stream broke off after chunks were delivered: no further try, and what was said is paid for.
+
+    error: what broke it; a time limit and our own bugs keep their code.
+    """
+    price = price_of(call, prices)
+    usage = Usage(prompt_tokens=call.estimated_prompt_tokens, completion_tokens=said_tokens, source="estimated")
+    cost = price.cost_nanousd(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+    outcome = error.outcome if error.outcome == Outcome.ABANDONED else Outcome.UNKNOWN
+    return Report(
+        call_id=call.id,
+        job_id=call.job_id,
+        number=call.number,
+        outcome=outcome,
+        state=CallState.FAILED,
+        candidate=call.candidate,
+        candidate_attempts=call.candidate_attempts + 1,
+        failed=1,
+        has_delivered=True,
+        usage=usage,
+        price=price,
+        provider_cost_nanousd=cost,
+        client_cost_nanousd=0 if error.code == "cancelled" else with_markup(cost, call.markup_percentage),
+        maybe_billed=True,
+        http_status=error.http_status,
+        error_code=error.code if error.code in KEPT_CODES else "stream_interrupted",
+        error_message=error.message,
+        provider_request_id=error.provider_request_id,
+    )
+
+
 def unstorable(report: Report) -> Report:
     """A report the database refuses for what the provider put into it: the call ends, what it cost stays on record."""
     return replace(
@@ -111,6 +146,7 @@ def unstorable(report: Report) -> Report:
         retry_in_s=None,
         usage=Usage(),
         client_cost_nanousd=0,
+        has_delivered=False,
         maybe_billed=True,
         response=None,
         finish_reason=None,
@@ -183,6 +219,8 @@ def abandoned(orphan: Orphan, prices: PriceMap) -> Report:
 
 
 def _end_after_death(row: Expired, settings: Settings) -> str | None:
+    if row.has_delivered:
+        return "stream_interrupted"
     if row.deaths + 1 >= settings.max_worker_deaths:
         return "worker_crashed"
     if row.deadline_in_s <= 0:

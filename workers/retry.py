@@ -12,11 +12,15 @@ JITTER = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How far a call has come: which candidate, how many failures there and in all, and how long it may still take."""
+    """How far a call has come: which candidate, how many failures there and in all, and how long it may still take.
+
+    per_candidate: how many attempts each candidate may have.
+    """
 
     candidates: int
     candidate: int
     candidate_attempts: int
+    per_candidate: int
     failures: int
     deadline_in_s: float
     on_unknown: str
@@ -41,7 +45,7 @@ def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Nex
     if error.outcome == Outcome.UNKNOWN and at.on_unknown == "fail":
         return end
     delay_s = backoff_s(tried, error.retry_after_s, settings.retry_backoff_s)
-    if error.again == "same" and tried < settings.attempts_per_candidate and delay_s < at.deadline_in_s:
+    if error.again == "same" and tried < at.per_candidate and delay_s < at.deadline_in_s:
         return Next(state=CallState.PENDING, candidate=at.candidate, candidate_attempts=tried, retry_in_s=delay_s)
     if at.candidate + 1 < at.candidates and at.deadline_in_s > 0:
         return Next(state=CallState.PENDING, candidate=at.candidate + 1, candidate_attempts=0, retry_in_s=0)

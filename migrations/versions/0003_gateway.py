@@ -62,9 +62,17 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("user_id is not null"),
     )
+    op.create_index(
+        "ix_usage_daily_key_id",
+        "usage_daily",
+        ["key_id"],
+        unique=False,
+        postgresql_where=sa.text("model <> ''"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_usage_daily_key_id", table_name="usage_daily", postgresql_where=sa.text("model <> ''"))
     op.drop_index("ix_virtual_keys_user_id", table_name="virtual_keys", postgresql_where=sa.text("user_id is not null"))
     op.drop_constraint(op.f("ck_virtual_keys_key_type"), "virtual_keys")
     op.drop_column("virtual_keys", "last_active_at")

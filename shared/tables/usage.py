@@ -29,5 +29,6 @@ usage_daily = Table(
     count("latency_sum_ms", BigInteger),
     PrimaryKeyConstraint("team_id", "day", "job_type", "model", "provider", "key_id"),
     Index("ix_usage_daily_model", "model", postgresql_where=text("model <> ''")),
+    Index("ix_usage_daily_key_id", "key_id", postgresql_where=text("model <> ''")),
     **QUEUE_STORAGE,
 )

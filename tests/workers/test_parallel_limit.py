@@ -53,7 +53,7 @@ async def watched(scene: Scene, team: Team, most: int) -> AsyncIterator[list[int
     asked = scene.provider.complete
     running: set[UUID] = set()
 
-    async def complete(call, *, timeout_s):
+    async def complete(call, *, timeout_s, sink=None):
         running.add(call.id)
         at_once.append(len(running))
         try:

@@ -14,8 +14,8 @@ SETTINGS = Settings(retry_backoff_s=1)
 
 def after(error: dict[str, Any] | None = None, **at: Any):
     standing = {
-        "candidates": 2, "candidate": 0, "candidate_attempts": 0, "failures": 0, "deadline_in_s": 60,
-        "on_unknown": "retry",
+        "candidates": 2, "candidate": 0, "candidate_attempts": 0, "per_candidate": 3, "failures": 0,
+        "deadline_in_s": 60, "on_unknown": "retry",
     }  # fmt: skip
     failed = ProviderError("provider_error", **{"outcome": Outcome.FAILED, "again": "same", **(error or {})})
     found = after_failure(Standing(**{**standing, **at}), failed, SETTINGS)

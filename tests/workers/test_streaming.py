@@ -1,0 +1,366 @@
+"""What a streamed call leaves on Redis and in its rows: every chunk once and in order, and never two answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from shared import books, chunks, redis_keys
+from shared.calls import Claimed
+from shared.chunks import Chunks, End
+from shared.states import Outcome
+from tests.scene import TOKENS, Scene, Team, answer
+from tests.waiting import until
+from workers import sweeper
+from workers.calls import Calls
+from workers.provider import Answer, ProviderError, Sink
+
+Step = Callable[[Sink], Awaitable[Answer]]
+
+
+class Streams:
+    """A provider that streams as told."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = list(steps)
+
+    async def complete(self, call: Claimed, *, timeout_s: float, sink: Sink | None = None) -> Answer:
+        assert sink is not None
+        return await self.steps.pop(0)(sink)
+
+
+def said(word: str, index: int = 0, **delta: Any) -> list[dict[str, Any]]:
+    return [{"index": index, "delta": {"content": word, **delta}}]
+
+
+def saying(*words: str, end: Any = None) -> Step:
+    async def step(sink: Sink) -> Answer:
+        for word in words:
+            await sink.send(said(word))
+        if isinstance(end, Exception):
+            raise end
+        if end is not None:
+            await end()
+        return answer("".join(words))
+
+    return step
+
+
+def broken(code: str = "provider_error", **fields: Any) -> ProviderError:
+    return ProviderError(code, **{"outcome": Outcome.UNKNOWN, "again": "same", **fields})
+
+
+@pytest.fixture
+async def team(scene: Scene) -> Team:
+    return await scene.team(models=2)
+
+
+async def streamed(scene: Scene, team: Team, *steps: Step) -> tuple[str, UUID, Calls]:
+    """A waiting streamed call, and a worker whose provider takes these steps."""
+    job_id = (await team.job())["job_id"]
+    call_id = UUID(await team.call(job_id))
+    async with scene.rt.db.transaction() as tx:
+        await tx.exec_driver_sql("update calls set stream = true where id = %s", (call_id,))
+    return job_id, call_id, Calls(scene.rt, Streams(*steps), "streaming-worker")
+
+
+async def run(worker: Calls, call_id: UUID) -> None:
+    for call in await worker.claim([call_id]):
+        await worker.run(call)
+
+
+async def entries(scene: Scene, call_id: UUID) -> list[chunks.Entry]:
+    found = await scene.rt.redis.xrange(redis_keys.chunks(call_id))
+    return [chunks.read(id_, fields) for id_, fields in found]
+
+
+async def texts(scene: Scene, call_id: UUID) -> list[dict[str, Any]]:
+    """All chunks, which must be numbered without a gap."""
+    found = [entry for entry in await entries(scene, call_id) if isinstance(entry, Chunks)]
+    numbers = [(entry.first, entry.last) for entry in found]
+    assert [first for first, _ in numbers] == [1, *(last + 1 for _, last in numbers)][: len(numbers)]
+    return [orjson.loads(text) for entry in found for text in entry.texts]
+
+
+async def end_of(scene: Scene, call_id: UUID) -> End:
+    *_, last = await entries(scene, call_id)
+    assert isinstance(last, End)
+    return last
+
+
+async def books_hold(scene: Scene) -> None:
+    async with scene.rt.db.statement() as tx:
+        for area in ("money", "work", "usage"):
+            for check in books.CHECKS[area]:
+                assert not await books.broken(tx, area, check), check
+
+
+async def test_what_the_provider_says_is_there_in_order_and_the_end_after_the_commit(scene: Scene, team: Team):
+    job_id, call_id, worker = await streamed(scene, team, saying("Once", " upon", " a time"))
+    await run(worker, call_id)
+
+    found = await texts(scene, call_id)
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in found] == ["Once", " upon", " a time"]
+    shown = await team.read(job_id, str(call_id))
+    head = {"id": f"chatcmpl-{call_id.hex}", "object": "chat.completion.chunk", "model": team.models[0]}
+    for chunk in found:
+        assert list(chunk) == ["id", "object", "created", "model", "choices"]
+        assert {name: chunk[name] for name in head} == head
+        assert (chunk["created"], chunk["choices"][0]["finish_reason"]) == (shown["created"], None)
+    end = await end_of(scene, call_id)
+    assert (end.state, end.first, end.error) == ("completed", 4, None)
+    assert [orjson.loads(text)["choices"] for text in end.finishes] == [
+        [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    ]
+    assert orjson.loads(end.usage or b"") == {"prompt_tokens": 200, "completion_tokens": 250, "total_tokens": 450}
+    assert float(end.cost_usd or 0) == shown["cost_usd"]
+    assert shown["response"]["content"] == "Once upon a time"
+    assert 3500 < await scene.rt.redis.ttl(redis_keys.chunks(call_id)) <= 3600
+    await books_hold(scene)
+
+
+async def test_that_it_has_begun_is_on_record_before_anything_can_be_read(scene: Scene, team: Team):
+    async def look(sink: Sink) -> Answer:
+        [before] = await scene.attempts(str(call_id))
+        await sink.send(said("Once"))
+        await until(lambda: entries(scene, call_id), "the first chunk is there")
+        [after] = await scene.attempts(str(call_id))
+        assert (before.first_chunk_at, after.first_chunk_at is not None) == (None, True)
+        return answer("Once")
+
+    _, call_id, worker = await streamed(scene, team, look)
+    await run(worker, call_id)
+    assert (await end_of(scene, call_id)).state == "completed"
+
+
+async def test_a_failure_before_the_first_chunk_is_tried_again(scene: Scene, team: Team):
+    _, call_id, worker = await streamed(scene, team, saying(end=broken()), saying("Once"))
+    await run(worker, call_id)
+    assert await entries(scene, call_id) == []
+    await run(worker, call_id)
+
+    assert [attempt.outcome for attempt in await scene.attempts(str(call_id))] == ["unknown", "succeeded"]
+    assert [entry.attempt for entry in await entries(scene, call_id)] == [2, 2]
+
+
+async def test_a_stream_that_breaks_off_ends_the_call_and_what_was_said_is_paid_for(scene: Scene, team: Team):
+    job_id, call_id, worker = await streamed(scene, team, saying("Once", " upon", end=broken()))
+    await run(worker, call_id)
+
+    shown = await team.read(job_id, str(call_id))
+    assert (shown["status"], shown["error"]["code"], shown["attempt_count"]) == ("failed", "stream_interrupted", 1)
+    [attempt] = await scene.attempts(str(call_id))
+    assert (attempt.outcome, attempt.usage_source, attempt.maybe_billed) == ("unknown", "estimated", True)
+    assert attempt.completion_tokens == 3, "a token for each three bytes begun"
+    assert attempt.prompt_tokens > 0
+    assert shown["cost_usd"] == attempt.client_cost_nanousd / 1e9 > 0
+    end = await end_of(scene, call_id)
+    assert (end.state, end.finishes, end.first) == ("failed", (), 3)
+    assert end.error == {
+        "code": "stream_interrupted",
+        "message": "LLM call failed: stream interrupted",
+        "provider": "openai",
+    }
+    await books_hold(scene)
+
+
+@pytest.mark.parametrize("code", ["provider_timeout", "internal_error"])
+async def test_a_time_limit_and_our_own_bug_keep_their_name(scene: Scene, team: Team, code: str):
+    job_id, call_id, worker = await streamed(scene, team, saying("Once", end=broken(code)))
+    await run(worker, call_id)
+    assert (await team.read(job_id, str(call_id)))["error"]["code"] == code
+
+
+async def test_a_worker_that_lost_the_call_delivers_nothing(scene: Scene, team: Team):
+    async def lose(sink: Sink) -> Answer:
+        async with scene.rt.db.transaction() as tx:
+            await tx.exec_driver_sql("update calls set lease_expires_at = app_now() where id = %s", (call_id,))
+        await sink.send(said("Once"))
+        raise AssertionError("sent by a worker that lost its lease")
+
+    _, call_id, worker = await streamed(scene, team, lose)
+    await run(worker, call_id)
+    assert [entry for entry in await entries(scene, call_id) if isinstance(entry, Chunks)] == []
+
+
+async def test_redis_refuses_a_worker_that_was_overtaken(scene: Scene, team: Team):
+    async def overtaken(sink: Sink) -> Answer:
+        later = Chunks(attempt=2, last=1, texts=[b"{}"])
+        id_, fields = chunks.written(later)
+        await scene.rt.redis.xadd(redis_keys.chunks(call_id), fields, id=id_)
+        await sink.send(said("Once"))
+        return answer("Once")
+
+    _, call_id, worker = await streamed(scene, team, overtaken)
+    await run(worker, call_id)
+    assert [(entry.attempt, type(entry)) for entry in await entries(scene, call_id)] == [(2, Chunks)]
+
+
+async def test_a_wiped_redis_gets_every_chunk_again_under_its_number(scene: Scene, team: Team):
+    async def wiped(sink: Sink) -> Answer:
+        for word in ("Once", " upon"):
+            await sink.send(said(word))
+            await until(lambda: entries(scene, call_id), "a chunk is there")
+            await scene.rt.redis.delete(redis_keys.chunks(call_id))
+        await sink.send(said(" a time"))
+        return answer("Once upon a time")
+
+    _, call_id, worker = await streamed(scene, team, wiped)
+    await run(worker, call_id)
+    found = await texts(scene, call_id)
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in found] == ["Once", " upon", " a time"]
+    assert (await end_of(scene, call_id)).first == 4
+    assert await scene.rt.redis.ttl(redis_keys.chunks(call_id)) > 0
+
+
+async def test_a_write_whose_answer_was_lost_is_not_made_twice(scene: Scene, team: Team):
+    """The chunk is there already, as by a write that timed out after Redis had taken it."""
+
+    async def again(sink: Sink) -> Answer:
+        await sink.send(said("Once"))
+        found = await until(lambda: entries(scene, call_id), "the first chunk is there")
+        relay: Any = sink
+        relay.written = 0
+        await sink.send(said(" upon"))
+        await until(lambda: has(2), "the second chunk is there")
+        assert (await entries(scene, call_id))[0] == found[0]
+        return answer("Once upon")
+
+    async def has(last: int) -> bool:
+        return (await entries(scene, call_id))[-1].last == last  # type: ignore[union-attr]
+
+    _, call_id, worker = await streamed(scene, team, again)
+    await run(worker, call_id)
+    found = await entries(scene, call_id)
+    assert orjson.loads(found[0].texts[0])["choices"][0]["delta"]["content"] == "Once"  # type: ignore[union-attr]
+    assert (await end_of(scene, call_id)).state == "completed"
+
+
+async def test_fast_chunks_share_writes_and_none_is_lost(scene: Scene, team: Team):
+    words = [f" {n}" for n in range(500)]
+
+    async def fast(sink: Sink) -> Answer:
+        for word in words:
+            await sink.send(said(word))
+            await asyncio.sleep(0)
+        return answer("".join(words))
+
+    _, call_id, worker = await streamed(scene, team, fast)
+    await run(worker, call_id)
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in await texts(scene, call_id)] == words
+    assert len(await entries(scene, call_id)) < 250
+
+
+async def test_an_answer_without_words_has_a_beginning_and_an_end(scene: Scene, team: Team):
+    _, call_id, worker = await streamed(scene, team, saying())
+    await run(worker, call_id)
+    [opening] = await texts(scene, call_id)
+    assert opening["choices"] == [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
+    assert len((await end_of(scene, call_id)).finishes) == 1
+
+
+async def test_a_call_whose_worker_died_in_mid_stream_is_not_tried_again(scene: Scene, team: Team):
+    async def dies(sink: Sink) -> Answer:
+        await sink.send(said("Once"))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    job_id, call_id, worker = await streamed(scene, team, dies)
+    [call] = await worker.claim([call_id])
+    running = asyncio.create_task(worker.run(call))
+    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    async with scene.later(60) as later:
+        assert (await sweeper.Sweep(rt=replace(later, ring=scene.ring)).run())["expired_leases"] == 1
+    shown = await team.read(job_id, str(call_id))
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "stream_interrupted")
+    assert [attempt.outcome for attempt in await scene.attempts(str(call_id))] == ["unknown"]
+    await books_hold(scene)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("reason", ["drained", "cancelled"])
+async def test_a_stream_that_is_cut_counts_what_it_said(scene: Scene, team: Team, reason: str):
+    async def goes_on(sink: Sink) -> Answer:
+        await sink.send(said("Once upon"))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    job_id, call_id, worker = await streamed(scene, team, goes_on)
+    [call] = await worker.claim([call_id])
+    running = asyncio.create_task(worker.run(call))
+    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    if reason == "cancelled":
+        await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
+    worker.stop(call.fence, reason)
+    await running
+
+    shown = await team.read(job_id, str(call_id))
+    code = {"drained": "stream_interrupted", "cancelled": "cancelled"}[reason]
+    assert (shown["error"]["code"], shown["attempt_count"]) == (code, 1)
+    [attempt] = await scene.attempts(str(call_id))
+    assert (attempt.outcome, attempt.completion_tokens, attempt.usage_source) == ("abandoned", 3, "estimated")
+    assert (attempt.client_cost_nanousd > 0) == (reason == "drained")
+    await books_hold(scene)
+
+
+async def test_a_stream_that_is_drained_before_it_began_goes_back(scene: Scene, team: Team):
+    asked = asyncio.Event()
+
+    async def waits(sink: Sink) -> Answer:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    _, call_id, worker = await streamed(scene, team, waits, saying("Once"))
+    [call] = await worker.claim([call_id])
+    running = asyncio.create_task(worker.run(call))
+    await asked.wait()
+    worker.stop(call.fence, "drained")
+    await running
+    assert (await scene.row("select state from calls where id = :id", id=call_id)).state == "pending"
+    await run(worker, call_id)
+    assert (await end_of(scene, call_id)).attempt == 2
+
+
+async def test_a_report_that_hands_back_a_delivered_call_is_refused(scene: Scene, team: Team):
+    """However it came about: two answers would share one stream."""
+    _, call_id, worker = await streamed(scene, team, saying("Once", end=broken()))
+    [call] = await worker.claim([call_id])
+    async with scene.rt.db.transaction() as tx:
+        await tx.exec_driver_sql("update attempts set first_chunk_at = app_now() where call_id = %s", (call_id,))
+    worker._provider = Streams(saying(end=broken()))
+    await worker.run(call)
+    assert (await scene.row("select state from calls where id = :id", id=call_id)).state == "in_progress"
+
+
+async def test_several_choices_each_have_their_finish(scene: Scene, team: Team):
+    async def two(sink: Sink) -> Answer:
+        for index in (0, 1):
+            await sink.send(said(f"story {index}", index, role="assistant"))
+        choices = [
+            {"index": n, "message": {"role": "assistant", "content": f"story {n}"}, "finish_reason": reason}
+            for n, reason in enumerate(("stop", "length"))
+        ]
+        return Answer(response=orjson.dumps({"choices": choices}).decode(), finish_reason="stop", usage=TOKENS)
+
+    _, call_id, worker = await streamed(scene, team, two)
+    await run(worker, call_id)
+    finishes = [orjson.loads(text)["choices"][0] for text in (await end_of(scene, call_id)).finishes]
+    assert [(choice["index"], choice["finish_reason"]) for choice in finishes] == [(0, "stop"), (1, "length")]
+
+
+async def test_an_endless_answer_is_broken_off(scene: Scene, team: Team):
+    async def endless(sink: Sink) -> Answer:
+        while True:
+            await sink.send(said("x" * 1_000_000))
+
+    job_id, call_id, worker = await streamed(scene, team, endless)
+    await run(worker, call_id)
+    assert (await team.read(job_id, str(call_id)))["error"]["code"] == "stream_interrupted"
