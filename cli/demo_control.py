@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cli.demo_answers import Json
 from cli.demo_bodies import error_body
-from cli.demo_faults import Desk, Pace, Script, Which
+from cli.demo_desk import Desk, Which
+from cli.demo_faults import Pace, Script
+from cli.demo_texts import Json
 
 
 class Hold(BaseModel):

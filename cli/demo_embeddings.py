@@ -2,43 +2,42 @@
 
 import base64
 import hashlib
+import sys
 from array import array
 from functools import lru_cache
 
-from cli.demo_answers import BadRequest, Json, count_tokens, whole
+from cli.demo_texts import BadRequest, Json, count_tokens, model_of, texts_of, whole
 
 EMBEDDING_SIZES = {"text-embedding-3-large": 3072}
 DEFAULT_EMBEDDING_SIZE = 1536
+MOST_INPUTS = 2048
 
 
 def embed(body: Json) -> tuple[Json, Json]:
     """Answer an embeddings request: (response without usage, usage). Equal texts get equal unit vectors."""
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        raise BadRequest("you must provide a model parameter", "model")
-    texts = _embedding_inputs(body.get("input"))
+    model = model_of(body)
+    texts = texts_of(body.get("input"), "input", MOST_INPUTS)
+    if not all(texts):
+        raise BadRequest("'input' cannot be an empty string", "input")
     form = body.get("encoding_format") or "float"
     if form not in ("float", "base64"):
         raise BadRequest("'encoding_format' must be 'float' or 'base64'", "encoding_format")
-    size = whole(body, "dimensions", 1, 4096) or EMBEDDING_SIZES.get(body["model"], DEFAULT_EMBEDDING_SIZE)
+    size = whole(body, "dimensions", 1, 4096) or EMBEDDING_SIZES.get(model, DEFAULT_EMBEDDING_SIZE)
     vectors = [unit_vector(text, size) for text in texts]
-    shown = [v.tolist() if form == "float" else base64.b64encode(v.tobytes()).decode() for v in vectors]
-    data = [{"object": "embedding", "index": i, "embedding": one} for i, one in enumerate(shown)]
+    data = [
+        {"object": "embedding", "index": i, "embedding": one.tolist() if form == "float" else coded(one)}
+        for i, one in enumerate(vectors)
+    ]
     tokens = sum(count_tokens(text) for text in texts)
-    return {"object": "list", "data": data, "model": body["model"]}, {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": model}, {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-def _embedding_inputs(given: object) -> list[str]:
-    one_token_array = isinstance(given, list) and given and all(isinstance(one, int) for one in given)
-    if isinstance(given, str) or one_token_array:
-        given = [given]
-    taken = isinstance(given, list) and all(isinstance(one, str | list) for one in given)
-    if not isinstance(given, list) or not taken or not 1 <= len(given) <= 2048:
-        raise BadRequest("'input' must be a string or an array of 1 to 2048 strings or token arrays", "input")
-    # A token array counts its own length, not that of its spelling.
-    texts = [one if isinstance(one, str) else "".join(f"{token:>4}"[-4:] for token in one) for one in given]
-    if not all(texts):
-        raise BadRequest("'input' cannot be an empty string", "input")
-    return texts
+def coded(vector: "array[float]") -> str:
+    """base64 of little-endian float32."""
+    if sys.byteorder == "big":
+        vector = vector[:]
+        vector.byteswap()
+    return base64.b64encode(vector.tobytes()).decode()
 
 
 @lru_cache(maxsize=256)

@@ -1,26 +1,71 @@
-"""What the demo provider was told to do wrong, and its log of what it was asked: the state behind /_control."""
+"""What the demo provider can be told: the steps of a script, as /_control takes them."""
 
-import asyncio
-import itertools
-import time
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from cli.demo_answers import Json
-
-LOG_ENTRIES = 20_000
-KEPT_BODY_BYTES = 4096
-SHOWN_HEADERS = {b"accept", b"content-type", b"user-agent", b"idempotency-key", b"traceparent", b"authorization"}
-
 Fault = Literal[
-    "ok", "status", "hang", "delay", "drip", "reset", "cut", "stall", "stream_error",
-    "garbage", "empty", "no_usage", "no_finish", "usage", "content",
+    "ok", "status", "hang", "delay", "drip", "reset", "cut", "stall", "hold", "stream_error", "bad_chunk", "duplicate",
+    "garbage", "empty", "no_usage", "no_finish", "no_done", "usage", "content",
 ]  # fmt: skip
-Outcome = Literal["pending", "held", "answered", "disconnected", "cut"]
+
+NOW = "{now}"
+"""In a scripted text: the time, as seconds since 1970, at which the chunk with it is sent."""
+
+
+class Function(BaseModel):
+    """A function that a model calls; arguments that are no string are written as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    arguments: Any = {}
+
+    def as_json(self) -> dict[str, str]:
+        """As OpenAI shows it."""
+        given = self.arguments
+        return {"name": self.name, "arguments": given if isinstance(given, str) else orjson.dumps(given).decode()}
+
+
+class Say(BaseModel):
+    """What is answered, to every choice alike.
+
+    A text, a refusal or a call stands for all that is said; the other fields leave the words to the question.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str | None = None
+    times: int = Field(default=1, ge=1, description="the text so many times over")
+    refusal: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Function] = []
+    function_call: Function | None = None
+    annotations: list[dict[str, Any]] = []
+    finish_reason: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the question and its tools have no part in the answer."""
+        return self.text is not None or self.refusal is not None or bool(self.tool_calls or self.function_call)
+
+
+class Shape(BaseModel):
+    """How a stream is cut into chunks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chars: int | None = Field(default=None, ge=1, description="characters in a chunk; null: a word")
+    every_s: float | None = Field(default=None, ge=0, description="after each chunk; null: as /_control/delay says")
+    choices: Literal["mixed", "in_turn"] = "mixed"
+    tool_calls: Literal["mixed", "in_turn"] = "in_turn"
+    finish: Literal["own", "joined"] = Field(
+        default="own", description="finish_reason: a chunk of its own, or the last"
+    )
+    usage: Literal["own", "joined"] = Field(default="own", description="usage: a chunk of its own, or the last finish")
 
 
 class Step(BaseModel):
@@ -28,7 +73,9 @@ class Step(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    fault: Fault
+    fault: Fault = "ok"
+    say: Say | None = None
+    stream: Shape = Shape()
     after_s: float = Field(default=0, ge=0, description="wait this long before the fault")
     status: int = Field(default=500, ge=200, le=599)
     headers: dict[str, str] = {}
@@ -36,14 +83,17 @@ class Step(BaseModel):
     seconds: float = Field(default=0, ge=0)
     every_s: float = Field(default=0.1, ge=0)
     size_bytes: int = Field(default=50, ge=1, alias="bytes")
-    chunks: int | None = Field(
-        default=None, ge=1, description="cut, stall, stream_error: after how many stream chunks; half"
-    )
+    chunks: int | None = Field(default=None, description="the fault's place in a stream: after so many chunks")
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
     cached_tokens: int = Field(default=0, ge=0)
     reasoning_tokens: int = Field(default=0, ge=0)
     text: str = ""
+
+    @property
+    def said(self) -> Say | None:
+        """What it scripts to say; `content` is the short form of it."""
+        return Say(text=self.text) if self.fault == "content" else self.say
 
 
 class Script(BaseModel):
@@ -57,6 +107,7 @@ class Script(BaseModel):
     taken: int = Field(default=0, exclude=True)
 
     def take(self) -> Step | None:
+        """The next step, while there is one."""
         if self.taken >= len(self.steps) and not self.repeat:
             return None
         self.taken += 1
@@ -70,162 +121,3 @@ class Pace(BaseModel):
 
     seconds: float = Field(default=0, ge=0)
     chunk_seconds: float = Field(default=0, ge=0)
-
-
-class Which(BaseModel):
-    """Which entries of the log are meant."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    match: str | None = None
-    since: int = 0
-    outcome: Outcome | None = None
-
-    def has(self, entry: "Entry") -> bool:
-        return entry.seq > self.since and entry.matches(self.match) and self.outcome in (None, entry.outcome)
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One request as it arrived and what became of it."""
-
-    seq: int
-    path: str
-    model: str
-    message: str
-    body: bytes | None
-    headers: list[tuple[bytes, bytes]]
-    arrived_at: float
-    outcome: Outcome = "pending"
-    fault: Fault | None = None
-    status: int | None = None
-    usage: Json | None = None
-    finished_at: float | None = None
-
-    def matches(self, part: str | None) -> bool:
-        return part is None or part in self.message or part in self.model
-
-    def shown(self) -> Json:
-        """As /_control/requests shows it; `usage` is what was answered, unless the answer was a fault without any."""
-        return {
-            "seq": self.seq, "path": self.path, "model": self.model, "message": self.message,
-            "body": _parsed(self.body), "headers": _shown_headers(self.headers),
-            "arrived_at": self.arrived_at, "outcome": self.outcome, "fault": self.fault, "status": self.status,
-            "usage": self.usage, "finished_at": self.finished_at,
-        }  # fmt: skip
-
-
-def _parsed(raw: bytes | None) -> object:
-    try:
-        return None if raw is None else orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return raw.decode(errors="replace") if raw else ""
-
-
-def _shown_headers(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    shown = {}
-    for name, value in headers:
-        if name in SHOWN_HEADERS or name.startswith(b"x-"):
-            text = value.decode("latin-1")
-            shown[name.decode("latin-1")] = f"...{text[-4:]}" if name == b"authorization" else text
-    return shown
-
-
-@dataclass(eq=False)
-class Waiter:
-    """Somebody waiting for `missing` more entries."""
-
-    which: Which
-    missing: int
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def see(self, entry: Entry) -> None:
-        if self.which.has(entry):
-            self.missing -= 1
-            if self.missing <= 0:
-                self.done.set()
-
-
-class Desk:
-    """Scripts, pace, hold and log of one demo provider."""
-
-    def __init__(self, pace: Pace | None = None, log_entries: int = LOG_ENTRIES) -> None:
-        self.pace = self._first_pace = pace or Pace()
-        self.scripts: list[Script] = []
-        self.entries: deque[Entry] = deque(maxlen=log_entries)
-        self._seq = itertools.count(1)
-        self._waiters: set[Waiter] = set()
-        self._hold: Which | None = None
-        self._held: set[asyncio.Timeout] = set()
-
-    def record(self, path: str, model: str, message: str, raw: bytes, headers: list[tuple[bytes, bytes]]) -> Entry:
-        kept = raw if len(raw) <= KEPT_BODY_BYTES else None
-        entry = Entry(next(self._seq), path, model, message, kept, headers, time.time())
-        self.entries.append(entry)
-        self._tell(entry)
-        return entry
-
-    def close(self, entry: Entry, outcome: Outcome) -> None:
-        entry.outcome, entry.finished_at = outcome, time.time()
-        self._tell(entry)
-
-    def _tell(self, entry: Entry) -> None:
-        for waiter in self._waiters:
-            # Those who asked for no outcome count arrivals only, or each change would count again.
-            if waiter.which.outcome is not None or entry.outcome == "pending":
-                waiter.see(entry)
-
-    def next_step(self, entry: Entry) -> Step | None:
-        """The next step of the first script that is for this request and has one left."""
-        for script in self.scripts:
-            if entry.matches(script.match) and (step := script.take()) is not None:
-                entry.fault = step.fault
-                return step
-        return None
-
-    def hold(self, match: str | None) -> None:
-        self._hold = Which(match=match)
-
-    def release(self) -> None:
-        self._hold = None
-        now = asyncio.get_running_loop().time()
-        for limit in self._held:
-            limit.reschedule(now)
-        self._held.clear()
-
-    def held(self, entry: Entry) -> asyncio.Timeout | None:
-        """The wait this request is in for when answers are held: endless until `release`."""
-        if self._hold is None or not self._hold.has(entry):
-            return None
-        entry.outcome = "held"
-        self._tell(entry)
-        limit = asyncio.timeout(None)
-        self._held.add(limit)
-        return limit
-
-    def let_go(self, limit: asyncio.Timeout) -> None:
-        self._held.discard(limit)
-
-    def select(self, which: Which) -> list[Entry]:
-        return [entry for entry in self.entries if which.has(entry)]
-
-    async def wait(self, which: Which, count: int, timeout_s: float) -> int:
-        """Wait until `count` entries are as asked; returns how many are."""
-        waiter = Waiter(which, count - len(self.select(which)))
-        if waiter.missing > 0:
-            self._waiters.add(waiter)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await waiter.done.wait()
-            except TimeoutError:
-                pass
-            finally:
-                self._waiters.discard(waiter)
-        return count - waiter.missing
-
-    def reset(self) -> None:
-        """Forget scripts, pace, hold and log; `seq` goes on, so that `since` keeps its meaning."""
-        self.release()
-        self.pace = self._first_pace
-        self.scripts.clear()
-        self.entries.clear()

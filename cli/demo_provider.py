@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server on this machine, so that calls can be made without any account.
 
-/v1/chat/completions, /v1/embeddings  ModelEndpoint: read, log, script, answer
-/v1/models, /health                   fixed answers
-/_control/*                           only with --control (cli/demo_control.py)
+/v1/chat/completions, /v1/completions, /v1/embeddings  ModelEndpoint: read, log, script, answer
+/v1/models, /health                                    fixed answers
+/_control/*                                            only with --control (cli/demo_control.py)
 """
 
 import argparse
@@ -25,11 +25,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from cli.demo_answers import MODELS, Json, last_message
+from cli.demo_answers import MODELS
 from cli.demo_bodies import JSON_TYPE, error_body
 from cli.demo_control import control_routes
-from cli.demo_exchange import EMBEDDINGS, Exchange
-from cli.demo_faults import LOG_ENTRIES, Desk, Entry, Pace
+from cli.demo_desk import LOG_ENTRIES, Desk, Entry
+from cli.demo_exchange import COMPLETIONS, EMBEDDINGS, Exchange
+from cli.demo_faults import Pace
+from cli.demo_texts import Json, last_message
 from cli.demo_wire import ClientGone, OpenProtocol, Wire
 
 # Above any client's own idle limit: who closes first would race with the next request.
@@ -39,7 +41,7 @@ GROUND_TRUTH_VARIABLE = "WAYBILL_DEMO_GROUND_TRUTH"
 
 
 class ModelEndpoint:
-    """Answers chat and embeddings requests, as an ASGI application of its own: the benchmark measures against it."""
+    """Answers what a model is asked, as an ASGI application of its own: the benchmark measures against it."""
 
     def __init__(self, desk: Desk, ground_truth_fd: int | None) -> None:
         self.desk = desk
@@ -112,6 +114,7 @@ def make_app(desk: Desk, *, control: bool, ground_truth_fd: int | None = None) -
     models = ModelEndpoint(desk, ground_truth_fd)
     routes = [
         Route("/v1/chat/completions", models, methods=["POST"]),
+        Route(COMPLETIONS, models, methods=["POST"]),
         Route(EMBEDDINGS, models, methods=["POST"]),
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", get_model),

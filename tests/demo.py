@@ -19,19 +19,22 @@ class DemoProvider:
         self._ground_truth = ground_truth
 
     async def script(self, *steps: Step, match: str | None = None, repeat: bool = False) -> None:
-        """The next requests that match take these steps, such as {"fault": "status", "status": 429}."""
+        """The next requests that match take these steps, such as {"fault": "status", "status": 429}.
+
+        All that a step can say and do wrong is in docs/demo-provider.md.
+        """
         await self._post("script", {"match": match, "steps": list(steps), "repeat": repeat})
 
-    async def delay(self, seconds: float) -> None:
-        """Every answer takes this long from now on."""
-        await self._post("delay", {"seconds": seconds})
+    async def delay(self, seconds: float, *, chunk_seconds: float = 0) -> None:
+        """Every answer takes this long from now on, and each chunk of a stream comes so long after the one before."""
+        await self._post("delay", {"seconds": seconds, "chunk_seconds": chunk_seconds})
 
     async def hold(self, match: str | None = None) -> None:
         """Answers that match wait for `release`."""
         await self._post("hold", {"match": match})
 
     async def release(self) -> None:
-        """All answers go on."""
+        """All held answers go on, those held by a step in the middle of their stream too."""
         await self._post("release", {})
 
     async def reset(self) -> None:
@@ -56,6 +59,10 @@ class DemoProvider:
     async def count(self, match: str) -> int:
         """How many requests match."""
         return len(await self.requests(match))
+
+    async def chunks_sent(self, match: str) -> list[int]:
+        """How many events of its stream each request that matches was sent."""
+        return [request["chunks"] for request in await self.requests(match)]
 
     def executions(self) -> list[str]:
         """The `<call>.<attempt>` of every request that ever came, in order, also of a provider killed since."""

@@ -1,15 +1,11 @@
 """The demo provider as its users meet it: a process of its own, over real sockets."""
 
-import base64
-import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from array import array
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,65 +14,10 @@ import anyio
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-LIMIT_S = 20
+from tests.cli.demo_rig import LIMIT_S, ROOT, ask, events, logged, reached, running, script, streamed_text
 
+pytest_plugins = ("tests.cli.demo_fixtures",)
 pytestmark = pytest.mark.anyio
-
-
-@contextlib.contextmanager
-def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A demo provider of its own and the URL it prints."""
-    command = [sys.executable, "-m", "cli.demo_provider", "--port", "0", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process, process.stdout.readline().split()[-1].removesuffix("/v1")
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running("--control") as (_, url):
-        yield url
-
-
-@pytest.fixture
-async def provider(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        base_url=url, timeout=LIMIT_S, headers={"authorization": "Bearer sk-demo-1234"}
-    ) as client:
-        yield client
-        await client.post("/_control/reset")
-
-
-async def ask(provider: httpx.AsyncClient, question: str = "Capital of France?", **fields: Any) -> httpx.Response:
-    body = {"model": "gpt-4", "messages": [{"role": "user", "content": question}], **fields}
-    return await provider.post("/v1/chat/completions", json=body)
-
-
-async def script(provider: httpx.AsyncClient, *steps: dict[str, Any], **fields: Any) -> None:
-    (await provider.post("/_control/script", json={"steps": steps, **fields})).raise_for_status()
-
-
-async def logged(provider: httpx.AsyncClient, **which: Any) -> list[dict[str, Any]]:
-    requests: list[dict[str, Any]] = (await provider.get("/_control/requests", params=which)).json()["requests"]
-    return requests
-
-
-async def reached(provider: httpx.AsyncClient, **which: Any) -> bool:
-    answer = await provider.get("/_control/wait", params={"timeout": LIMIT_S, **which})
-    return bool(answer.raise_for_status().json()["reached"])
-
-
-def events(answer: httpx.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
-
-
-def streamed_text(chunks: list[Any]) -> str:
-    return "".join(c["delta"].get("content") or "" for chunk in chunks if chunk != "[DONE]" for c in chunk["choices"])
 
 
 async def test_question_is_answered_with_usage(provider: httpx.AsyncClient) -> None:
@@ -116,43 +57,12 @@ async def test_answer_is_shortened_by_max_tokens_and_stop(provider: httpx.AsyncC
     assert stopped["usage"]["completion_tokens"] == 6
 
 
-async def test_forced_tool_is_called_with_arguments_of_its_schema(provider: httpx.AsyncClient) -> None:
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-    tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("map", "weather")]
-    forced = {"type": "function", "function": {"name": "weather"}}
-    choice = (await ask(provider, tools=tools, tool_choice=forced)).json()["choices"][0]
-    chunks = events(await ask(provider, tools=tools, tool_choice=forced, stream=True))[:-1]
-    both = (await ask(provider, tools=tools, tool_choice="required", parallel_tool_calls=True)).json()["choices"][0]
-    free = (await ask(provider, tools=tools)).json()["choices"][0]
-
-    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
-    assert choice["message"]["tool_calls"][0]["function"]["name"] == "weather"
-    assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]) == {"city": "Paris", "days": 1}
-    deltas = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
-    assert json.loads("".join(call["function"]["arguments"] for call in deltas)) == {"city": "Paris", "days": 1}
-    assert [call["function"]["name"] for call in both["message"]["tool_calls"]] == ["map", "weather"]
-    assert free["message"]["content"] == "Paris"
-
-
 async def test_json_schema_is_filled(provider: httpx.AsyncClient) -> None:
     schema = {"$defs": {"C": {"enum": ["a", "b"]}}, "properties": {"c": {"$ref": "#/$defs/C"}, "l": {"type": "array"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     answer = (await ask(provider, response_format=wanted)).json()
 
     assert json.loads(answer["choices"][0]["message"]["content"]) == {"c": "a", "l": ["Paris"]}
-
-
-async def test_embeddings_are_deterministic_unit_vectors_in_both_forms(provider: httpx.AsyncClient) -> None:
-    body = {"model": "text-embedding-ada-002", "input": ["one", "two"]}
-    floats = (await provider.post("/v1/embeddings", json=body)).json()
-    coded = (await provider.post("/v1/embeddings", json=body | {"encoding_format": "base64"})).json()
-
-    one, two = (item["embedding"] for item in floats["data"])
-    assert len(one) == 1536
-    assert one != two
-    assert sum(x * x for x in one) == pytest.approx(1, abs=1e-5)
-    assert array("f", base64.b64decode(coded["data"][0]["embedding"])).tolist() == one
-    assert floats["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
 
 
 async def test_wrong_key_and_wrong_requests_are_refused_in_openai_shape(provider: httpx.AsyncClient) -> None:
@@ -216,18 +126,6 @@ async def test_answer_bodies_can_be_spoiled(provider: httpx.AsyncClient) -> None
     assert usage.json()["usage"]["total_tokens"] == 16
     assert usage.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 5
     assert (await logged(provider))[2]["usage"]["completion_tokens"] == 2
-
-
-async def test_streams_can_be_spoiled(provider: httpx.AsyncClient) -> None:
-    await script(provider, {"fault": "no_finish"}, {"fault": "no_usage"}, {"fault": "stream_error", "chunks": 2})
-    options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
-    no_finish, no_usage, broken = [events(await ask(provider, **options)) for _ in range(3)]
-
-    assert streamed_text(no_finish) == "Paris"
-    assert all(choice["finish_reason"] is None for chunk in no_finish for choice in chunk["choices"])
-    assert no_usage[-1] == "[DONE]"
-    assert not any(chunk["usage"] for chunk in no_usage[:-1])
-    assert (len(broken), broken[-1]["error"]["type"]) == (3, "server_error")
 
 
 async def test_reset_breaks_the_connection_without_an_answer(provider: httpx.AsyncClient) -> None:
