@@ -8,7 +8,7 @@ UV = env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL $
 EXPORT = $(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up test chaos bench bench-reading check deploy-check format lock clean
+.PHONY: help venv up sdks test chaos bench bench-reading bench-streams check deploy-check format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -22,7 +22,15 @@ venv: ## install the locked packages into .venv, when the lock has changed
 up: venv ## start everything on this machine and stay in the foreground
 	@exec $(RUN) cli up
 
-test: venv ## run the test suite; PYTEST_ARGS="tests/cli -k up" narrows it
+# The tests speak to a running Waybill with two lines of the openai SDK; .venv can hold only one of them.
+sdks: ## install the older line of the openai SDK for the tests, when its lock has changed
+	@cmp -s requirements/openai-2.lock .tools/openai-2/installed.lock || { \
+	    rm -rf .tools/openai-2 && $(PYTHON) -I -S tools/bootstrap.py uv pip install --quiet --no-config --no-deps \
+	        --require-hashes --target .tools/openai-2 -r requirements/openai-2.lock && \
+	    cp requirements/openai-2.lock .tools/openai-2/installed.lock; } || { \
+	    echo "waybill: the tests need requirements/openai-2.lock installed and could not get it: is there a network?" >&2; exit 1; }
+
+test: venv sdks ## run the test suite; PYTEST_ARGS="tests/cli -k up" narrows it
 	@$(RUN) pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 chaos: venv ## run the long tests that kill and freeze the parts
@@ -33,6 +41,9 @@ bench: venv ## measure jobs per second on this machine
 
 bench-reading: venv ## measure lists and usage reports over a million calls
 	@$(RUN) bench.reading
+
+bench-streams: venv ## measure streams beside bare litellm streams on this machine
+	@$(RUN) bench.streams
 
 check: venv ## format, lint, types, import rules, unused and missing dependencies
 	.venv/bin/ruff format --check .
@@ -59,6 +70,7 @@ lock: ## resolve pyproject.toml anew and write requirements/*.lock
 	@$(EXPORT) --output-file requirements/api.lock
 	@$(EXPORT) --extra worker --output-file requirements/worker.lock
 	@$(EXPORT) --all-extras --group dev --output-file requirements/dev.lock
+	@$(EXPORT) --only-group openai-2 --output-file requirements/openai-2.lock
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
 	    requirements/bootstrap.in --output-file requirements/bootstrap.lock
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-deps \

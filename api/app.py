@@ -7,15 +7,19 @@ from functools import partial
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from api import http
 from api.auth import Authenticator
-from api.cors import Cors
+from api.cors import EXPOSED, METHODS, REQUEST_HEADERS, Cors
 from api.desk import open_desk
+from api.gateway.dress import Dress
+from api.gateway.face import face_of
+from api.gateway.model_health import ModelHealth
+from api.gateway.paths import PREFIX, without_v1
+from api.hosts import Hosts
 from api.openapi import published
 from api.request_id import RequestId
 from api.routes import (
@@ -30,6 +34,11 @@ from api.routes import (
     credit_terms,
     credits,  # noqa: A004 - the word of the product
     docs,
+    gateway_calls,
+    gateway_health,
+    gateway_info,
+    gateway_keys,
+    gateway_models,
     health,
     job_lists,
     jobs,
@@ -38,6 +47,7 @@ from api.routes import (
     models,
     organizations,
     stats,
+    streams,
     team_terms,
     teams,
     usage,
@@ -46,14 +56,19 @@ from api.routes import (
 from shared.runtime import Runtime
 
 PREFIXES = ("/api", "/api/v1")
-"""Every route below is served under both."""
+"""Every route of API is served under both."""
+
+HEALTH: Sequence[tuple[str, str, http.Endpoint]] = (
+    ("GET", "/health/readiness", health.readiness),
+    ("GET", "/health/liveness", health.liveness),
+    ("GET", "/health/liveliness", health.liveness),
+)
+"""Under the gateway's prefix as well."""
 
 ROOT: Sequence[tuple[str, str, http.Endpoint]] = (
     ("GET", "/health", health.health),
     ("GET", "/health/db", health.database),
-    ("GET", "/health/readiness", health.readiness),
-    ("GET", "/health/liveness", health.liveness),
-    ("GET", "/health/liveliness", health.liveness),
+    *HEALTH,
     ("GET", "/openapi.json", docs.openapi_json),
     ("GET", "/docs", docs.swagger_page),
     ("GET", "/redoc", docs.redoc_page),
@@ -62,6 +77,8 @@ ROOT: Sequence[tuple[str, str, http.Endpoint]] = (
 
 API: Sequence[tuple[str, str, http.Endpoint]] = (
     ("POST", "/jobs/create", jobs.create_job),
+    ("POST", "/jobs/create-and-call", streams.create_and_call),
+    ("POST", "/jobs/create-and-call-stream", streams.create_and_call_stream),
     ("GET", "/jobs", job_lists.list_jobs),
     ("GET", "/jobs/teams/{team_id}", job_lists.list_job_summaries),
     ("GET", "/jobs/teams/{team_id}/{job_id}", job_lists.look_into_job),
@@ -73,8 +90,10 @@ API: Sequence[tuple[str, str, http.Endpoint]] = (
     ("GET", "/jobs/{job_id}/costs", jobs.job_costs),
     ("PATCH", "/jobs/{job_id}/metadata", jobs.patch_metadata),
     ("POST", "/jobs/{job_id}/llm-call", calls.llm_call),
+    ("POST", "/jobs/{job_id}/llm-call-stream", streams.llm_call_stream),
     ("GET", "/jobs/{job_id}/calls", calls.list_calls),
     ("GET", "/jobs/{job_id}/calls/{call_id}", calls.read_call),
+    ("GET", "/jobs/{job_id}/calls/{call_id}/stream", streams.call_stream),
     ("POST", "/jobs/{job_id}/calls/{call_id}/cancel", calls.cancel_call),
     ("POST", "/organizations/create", organizations.create_organization),
     ("GET", "/organizations", organizations.list_organizations),
@@ -185,19 +204,37 @@ API: Sequence[tuple[str, str, http.Endpoint]] = (
     ("POST", "/webhooks", webhooks.register_webhook),
 )
 
-METHOD_NOT_ALLOWED = 405
+GATEWAY: Sequence[tuple[str, str, http.Endpoint]] = (
+    ("POST", "/v1/chat/completions", gateway_calls.chat_completions),
+    ("POST", "/v1/completions", gateway_calls.completions),
+    ("POST", "/v1/embeddings", gateway_calls.embeddings),
+    ("GET", "/v1/models", gateway_models.list_models),
+    ("GET", "/v1/models/{model:path}", gateway_models.get_model),
+    ("POST", "/key/generate", gateway_keys.key_generate),
+    ("GET", "/key/info", gateway_keys.key_info),
+    ("POST", "/key/update", gateway_keys.key_update),
+    ("POST", "/key/delete", gateway_keys.key_delete),
+    ("POST", "/key/block", gateway_keys.key_block),
+    ("POST", "/key/unblock", gateway_keys.key_unblock),
+    ("POST", "/key/regenerate", gateway_keys.key_regenerate),
+    ("GET", "/key/list", gateway_keys.key_list),
+    ("GET", "/user/info", gateway_info.user_info),
+    ("GET", "/team/info", gateway_info.team_info),
+    ("GET", "/spend/calculate", gateway_info.spend_calculate_get),
+    ("POST", "/spend/calculate", gateway_info.spend_calculate_post),
+)
 
-CORS_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-CORS_REQUEST_HEADERS = (
-    "Authorization", "X-Admin-Key", "Idempotency-Key", "Prefer", "If-None-Match", "Last-Event-ID", "X-Request-ID",
-    "X-Job-Id", "Content-Type",
-)  # fmt: skip
-CORS_EXPOSED = (
-    "Allow", "Cache-Control", "ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "RateLimit",
-    "RateLimit-Policy", "Retry-After", "Vary", "WWW-Authenticate", "X-Accel-Buffering", "X-Call-Id", "X-Job-Id",
-    "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Request-ID", "X-Total-Count",
-    "rate_limit_type",
-)  # fmt: skip
+GATEWAY_HEALTH: Sequence[tuple[str, str, http.Endpoint]] = (("GET", "/health", gateway_health.gateway_health),)
+
+TABLES: tuple[tuple[str, Sequence[tuple[str, str, http.Endpoint]]], ...] = (
+    ("", ROOT),
+    ("", GATEWAY),
+    (PREFIX, GATEWAY_HEALTH),
+    ("/api", API),
+)
+"""Each table under the prefix that the document and the tests know it by."""
+
+METHOD_NOT_ALLOWED = 405
 
 
 def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API) -> Starlette:
@@ -205,31 +242,39 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_desk(rt) as desk:
+        async with open_desk(rt) as desk, app.state.authenticator.last_active.kept():
             app.state.desk = desk
             yield
 
     app = Starlette(
-        routes=[*_routes("", ROOT), *(route for prefix in PREFIXES for route in _routes(prefix, api))],
+        routes=[
+            *_routes("", ROOT),
+            *_routes("", GATEWAY),
+            *_routes(PREFIX, (*GATEWAY_HEALTH, *HEALTH, *GATEWAY)),
+            *_routes(PREFIX, [(method, short, to) for method, path, to in GATEWAY if (short := without_v1(path))]),
+            *(route for prefix in PREFIXES for route in _routes(prefix, api)),
+        ],
         middleware=[
             Middleware(RequestId, logs=rt.settings.request_log),
+            Middleware(Dress),
             Middleware(
                 Cors,
                 allow_origins=rt.settings.cors_origins,
-                allow_methods=CORS_METHODS,
-                allow_headers=CORS_REQUEST_HEADERS,
-                expose_headers=CORS_EXPOSED,
+                allow_methods=METHODS,
+                allow_headers=REQUEST_HEADERS,
+                expose_headers=EXPOSED,
                 max_age=600,
             ),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(rt.settings.allowed_hosts)),
+            Middleware(Hosts, allowed=rt.settings.allowed_hosts),
         ],
         lifespan=lifespan,
         exception_handlers={Exception: _on_error, 404: _on_error, 405: _on_error},
     )
     app.router.redirect_slashes = False
     app.state.runtime = rt
-    app.state.openapi = partial(published, tuple(ROOT), tuple(api))
+    app.state.openapi = partial(published, TABLES)
     app.state.authenticator = Authenticator(rt.settings, rt.db)
+    app.state.model_health = ModelHealth(rt)
     return app
 
 
@@ -240,7 +285,7 @@ def _routes(prefix: str, table: Sequence[tuple[str, str, http.Endpoint]]) -> lis
 async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED:
         error.headers = {"Allow": ", ".join(sorted(_methods_of(request)))}
-    return http.failed(request, error)
+    return http.failed(request, error, face_of(request.scope["path"]))
 
 
 def _methods_of(request: Request) -> set[str]:

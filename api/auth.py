@@ -1,23 +1,25 @@
 """Who calls: a team by its key, an admin by the admin key or a session; decided on the matched route, not the URL."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from starlette.requests import Request
 
-from api import sessions
-from api.face import NATIVE
+from api import key_rules, sessions
+from api.face import NATIVE, Face
+from api.last_active import LastActive
 from api.sessions import CHALLENGE
-from shared import clock, credentials, keys
+from shared import clock, credentials, keys, log
 from shared.admin_users import Role
 from shared.audit import Actor
-from shared.db import Database
-from shared.errors import Forbidden, KeyBlocked, KeyExpired, TooManyRequests, Unauthorized
+from shared.db import Database, Tx
+from shared.errors import Forbidden, Unauthorized
 from shared.settings import Settings
+
+logger = log.get(__name__)
 
 Access = Literal["none", "team", "any", "any:w", "admin:r", "admin:w", "owner", "session"]
 """Who may call a route, in the contract's words.
@@ -30,11 +32,8 @@ WRITERS: tuple[Role, ...] = ("owner", "admin")
 REQUIRED_ROLES: Mapping[Access, tuple[Role, ...]] = {"admin:w": WRITERS, "any:w": WRITERS, "owner": ("owner",)}
 CACHE_S = 1.0
 MOST_ADDRESS = 64
-MAX_PAUSE_S = 3600
-DEFAULT_PAUSE_S = 60
 
 NEEDS_KEY = "This endpoint needs a team virtual key"
-NO_HEADER = "Missing Authorization header. Expected: 'Authorization: Bearer sk-xxx...'"
 BAD_HEADER = "Invalid Authorization header format. Expected: 'Authorization: Bearer sk-xxx...'"
 NO_ADMIN = "Authentication required. Provide either 'Authorization: Bearer <token>' or 'X-Admin-Key: <master_key>'"
 
@@ -89,23 +88,28 @@ class Authenticator:
         self._admin_key = settings.admin_key.get_secret_value()
         self._db = db
         self._cache: dict[bytes, tuple[float, keys.Key | None]] = {}
+        self.last_active = LastActive(db)
 
     async def caller(
         self,
         request: Request,
         access: Access,
         *,
-        shown: tuple[str | None, str | None] | None = None,
+        face: Face = NATIVE,
         even_suspended: bool = False,
     ) -> Caller:
         """The caller of a route with this access. Raises Unauthorized, Forbidden, TooManyRequests (paused).
 
-        shown: the values of `X-Admin-Key` and `Authorization`, as the route's face read them.
+        face: the dialect of the route; it knows where its clients put their keys.
         """
-        admin_key, authorization = shown or NATIVE.credential(request)
+        admin_key, authorization = face.credential(request)
+        if admin_key is None and authorization is None and face.may_be_nobody(request):
+            nobody = await self._anonymous(request, access)
+            if nobody is not None:
+                return nobody
         if admin_key is not None and (access != "team" or authorization is None):
             return self._admin(admin_key, access, address_of(request))
-        secret = _bearer(authorization, access)
+        secret = _bearer(authorization, access, face)
         if self._is_admin_key(secret):
             return self._admin(secret, access, address_of(request))
         token = sessions.read_token(self._settings, secret)
@@ -139,29 +143,46 @@ class Authenticator:
         return Caller(role=session.role, user_id=session.user_id, session=session.hash, ip_address=ip_address)
 
     async def _team(self, request: Request, secret: str, access: Access, *, even_suspended: bool) -> Caller:
-        key = await self._key(credentials.key_hash(secret))
+        hash_ = credentials.key_hash(secret)
+        key = await self._known(hash_, lambda tx: keys.find(tx, hash_))
         if key is None:
             raise Unauthorized(_unknown(secret, access), headers=CHALLENGE)
-        _check_key(key, clock.now())
-        if access not in TEAM_ACCESS:
-            raise Forbidden("Admin access required")
-        if not keys.may_use(key, _unversioned(request.scope["path"])):
-            raise Forbidden("API key is not allowed to use this route")
-        if not even_suspended:
-            _check_team(key, clock.now())
-        return Caller(team_id=key.team_id, key=key)
+        caller = _as_team(request, key, access, even_suspended=even_suspended)
+        self.last_active.saw(key.id)
+        return caller
 
-    async def _key(self, hash_: bytes) -> keys.Key | None:
+    async def _anonymous(self, request: Request, access: Access) -> Caller | None:
+        """The team that requests without a key act as; None where there is none, as always in production."""
+        team_id = self._settings.gateway_anonymous_team
+        if team_id is None or access not in TEAM_ACCESS:
+            return None
+        key = await self._known(f"team:{team_id}".encode(), lambda tx: keys.find_own(tx, team_id))
+        if key is None:
+            logger.warning("anonymous_team_has_no_key")
+            return None
+        return _as_team(request, key, access, even_suspended=False)
+
+    async def _known(self, name: bytes, read: Callable[[Tx], Awaitable[keys.Key | None]]) -> keys.Key | None:
         now = time.monotonic()
-        found = self._cache.get(hash_)
+        found = self._cache.get(name)
         if found is not None and now - found[0] < CACHE_S:
             return found[1]
         if len(self._cache) > 10_000:
             self._cache.clear()
-        async with self._db.statement() as tx:
-            key = await keys.find(tx, hash_)
-        self._cache[hash_] = (now, key)
+        async with self._db.hot_statement() as tx:
+            key = await read(tx)
+        self._cache[name] = (now, key)
         return key
+
+
+def _as_team(request: Request, key: keys.Key, access: Access, *, even_suspended: bool) -> Caller:
+    key_rules.check_key(key, clock.now())
+    if access not in TEAM_ACCESS:
+        raise Forbidden("Admin access required")
+    key_rules.check_route(key, request)
+    if not even_suspended:
+        key_rules.check_team(key, clock.now())
+    return Caller(team_id=key.team_id, key=key)
 
 
 def address_of(request: Request) -> str | None:
@@ -169,9 +190,9 @@ def address_of(request: Request) -> str | None:
     return request.client.host[:MOST_ADDRESS] if request.client else None
 
 
-def _bearer(authorization: str | None, access: Access) -> str:
+def _bearer(authorization: str | None, access: Access, face: Face) -> str:
     if authorization is None:
-        raise Unauthorized(NO_HEADER if access == "team" else NO_ADMIN, headers=CHALLENGE)
+        raise Unauthorized(face.no_key if access == "team" else NO_ADMIN, headers=CHALLENGE)
     scheme, _, secret = authorization.partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
@@ -183,34 +204,3 @@ def _unknown(secret: str, access: Access) -> str:
     """What is said of a credential nobody has: keys and sessions are told apart by what the route takes."""
     takes_keys = access == "team" or (access in TEAM_ACCESS and not sessions.is_token_shaped(secret))
     return "Invalid API key" if takes_keys else "Invalid or expired token"
-
-
-def _unversioned(path: str) -> str:
-    """The path as it is written in a key's allowed routes: `/api/v1` is another name of `/api`."""
-    return "/api" + path.removeprefix("/api/v1") if path.startswith("/api/v1/") else path
-
-
-def _check_key(key: keys.Key, now: datetime) -> None:
-    if key.blocked:
-        raise KeyBlocked("API key is blocked", headers=CHALLENGE)
-    if key.expires_at is not None and key.expires_at <= now:
-        raise KeyExpired("API key has expired", headers=CHALLENGE)
-
-
-def _check_team(key: keys.Key, now: datetime) -> None:
-    if "suspended" in (key.team_status, key.organization_status):
-        raise Forbidden("Team access is suspended. Please contact support.")
-    left = [_left_s(key.team_status, key.team_paused_until, now), _left_s(*_organization(key), now)]
-    if any(seconds > 0 for seconds in left):
-        raise TooManyRequests("Team access temporarily paused", retry_after_s=min(MAX_PAUSE_S, int(max(left)) + 1))
-
-
-def _organization(key: keys.Key) -> tuple[str, datetime | None]:
-    return key.organization_status, key.organization_paused_until
-
-
-def _left_s(status: str, until: datetime | None, now: datetime) -> float:
-    """For how long a pause still lasts; one without an end is said to last a minute."""
-    if status != "paused":
-        return 0
-    return DEFAULT_PAUSE_S - 1 if until is None else (until - now).total_seconds()

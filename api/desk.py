@@ -1,11 +1,13 @@
-"""What one api process keeps: its door, group-committed intake, the waiters, the routes it has just decided."""
+"""What one api process keeps: its door, group-committed intake, the waiters, streams, decided routes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from uuid import uuid4
 
 from api.door import Door
 from api.known_routes import KnownRoutes
+from api.streams import Pace, Streams
 from api.waiting import Waiters
 from shared.db import one_to_blame
 from shared.group_commit import GroupCommit
@@ -22,6 +24,8 @@ class Desk:
     intake: GroupCommit[Submission, Accepted]
     waiters: Waiters
     routes: KnownRoutes
+    streams: Streams
+    pace: Pace
 
 
 @asynccontextmanager
@@ -33,11 +37,15 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
         intake=GroupCommit(lambda group: accept(rt, group, depths), alone=one_to_blame),
         waiters=Waiters(rt.db, rt.redis),
         routes=KnownRoutes(),
+        streams=Streams(rt.redis, uuid4().hex),
+        pace=Pace(),
     )
     await desk.door.open()
     await desk.waiters.open()
+    await desk.streams.open()
     try:
         yield desk
     finally:
         await desk.door.close()
         await desk.waiters.close()
+        await desk.streams.close()

@@ -71,7 +71,7 @@ class Door:
         try:
             async with asyncio.timeout(LOOK_S):
                 await self._rt.redis.ping()
-            async with self._rt.db.statement() as tx:
+            async with self._rt.db.hot_statement() as tx:
                 waited_s = await waiting_calls.lacking_a_worker_s(tx)
         except (RedisError, OSError, TimeoutError, *DatabaseDown):
             self._counts_from, self.age_s = clock.monotonic(), 0.0

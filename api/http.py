@@ -48,7 +48,7 @@ def endpoint(
     every other one is a path parameter. It returns a model, a dict or a list (200) or a Reply.
 
     access: the contract's caller word. answers: the wire model of a 2xx, by status where there are several; it is
-    what /openapi.json says and tests hold every response against. face: the dialect of its errors and headers.
+    what /openapi.json says and tests hold every response against. face: the dialect of its errors and credentials.
     """
 
     def wrap(handler: Handler) -> Endpoint:
@@ -64,11 +64,9 @@ def endpoint(
 
         async def answer(request: Request) -> Response:
             try:
-                response = await _answered(request, given)
+                return await _answered(request, given)
             except Exception as error:  # noqa: BLE001 - every error is rendered here
-                response = failed(request, error, face)
-            face.dress(request, response)
-            return response
+                return failed(request, error, face)
 
         answer.given = given  # type: ignore[attr-defined]
         return answer
@@ -100,8 +98,7 @@ async def _answered(request: Request, given: Given) -> Response:
     runtime: Runtime = request.app.state.runtime
     caller = Caller()
     if given.access != "none":
-        shown = given.face.credential(request)
-        caller = await authenticator.caller(request, given.access, shown=shown, even_suspended=given.even_suspended)
+        caller = await authenticator.caller(request, given.access, face=given.face, even_suspended=given.even_suspended)
         tell(request, team_id=caller.team_id, admin=caller.actor.user_id if caller.actor else None)
     once = await open_once(runtime, caller, request)
     earlier = await repeated(once)

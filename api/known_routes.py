@@ -3,6 +3,7 @@
 import time
 from typing import NamedTuple
 
+from shared.keys import Key
 from shared.models import Route
 
 KEEP_S = 0.9
@@ -11,11 +12,23 @@ MOST = 10_000
 
 
 class Question(NamedTuple):
-    """What decides a route: the team, the name asked for, and the names its key is narrowed to."""
+    """What decides a route: the team, the name it asks for (None: its default), the names its key is narrowed to."""
 
     team_id: str
-    asked: str | None
+    name: str | None
     only: tuple[str, ...] | None
+
+
+def question(key: Key, asked: str | None) -> Question:
+    """What has to be decided for a call that asks for this name, which may be one of the key's own (`aliases`).
+
+    A key that is narrowed to a name of its own may use what that stands for.
+    """
+    name = None if asked is None else key.aliases.get(asked, asked)
+    only = tuple(key.models) if key.models else None
+    if only is not None and name is not None and name != asked and asked in only:
+        only = (*only, name)
+    return Question(key.team_id, name, only)
 
 
 class KnownRoutes:

@@ -1,10 +1,15 @@
 """Make a virtual key, stored as its hash, and set what it may do, in the caller's transaction."""
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
 
 from api.wire.key_bodies import CreateKey, KeyFields
 from shared import budgets, credentials, keys, money
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Invalid
 from shared.keys import Terms
 from shared.runtime import Runtime
@@ -16,20 +21,20 @@ TERMS = ("key_alias", "user_id", "models", "rpm_limit", "tpm_limit", "max_parall
 """Fields of a key's body that are columns of the same name."""
 
 
-def check_own(rt: Runtime, key: str) -> None:
+def check_own(rt: Runtime, key: str, *, field: str = "virtual_key") -> None:
     """Refuse a key of one's own that is too short here, or that is the admin key. Raises Invalid."""
     shortest = MIN_PRODUCTION_KEY if rt.settings.env == "production" else MIN_KEY
     if len(key) < shortest:
-        raise Invalid.at(["body", "virtual_key"], f"must have {shortest} characters or more", "value_error.too_short")
+        raise Invalid.at(["body", field], f"must have {shortest} characters or more", "value_error.too_short")
     if credentials.same(key, rt.settings.admin_key.get_secret_value()):
-        raise Invalid.at(["body", "virtual_key"], "must not be the admin key", "value_error")
+        raise Invalid.at(["body", field], "must not be the admin key", "value_error")
 
 
 TEAMS_OWN = Terms()
 """Of the key that is made with its team: all that the team may do."""
 
 
-async def store(tx: Tx, team_id: str, key: str, terms: Terms = TEAMS_OWN) -> UUID:
+async def store(tx: CoreTx, team_id: str, key: str, terms: Terms = TEAMS_OWN) -> UUID:
     """Store the key of a locked team. Raises BadRequest when it, or its alias, is another key's."""
     hash_, hint = credentials.key_hash(key), credentials.hint(key)
     key_id = await keys.create(tx, team_id, hash_=hash_, hint=hint, terms=terms)
@@ -37,17 +42,42 @@ async def store(tx: Tx, team_id: str, key: str, terms: Terms = TEAMS_OWN) -> UUI
         return key_id
     if terms.key_alias is not None and await keys.alias_owner(tx, terms.key_alias) is not None:
         raise alias_taken(terms.key_alias)
-    raise BadRequest("Virtual key already exists")
+    raise BadRequest("Virtual key already exists", param="key")
 
 
 def alias_taken(key_alias: str) -> BadRequest:
     """Another key has this alias."""
-    return BadRequest(f"Key alias '{key_alias}' already exists")
+    return BadRequest(f"Key alias '{key_alias}' already exists", param="key_alias")
 
 
 def terms_of(body: CreateKey, created_by: str) -> Terms:
     """What the key may do less than its team."""
-    return Terms(**{name: getattr(body, name) for name in TERMS}, created_by=created_by)
+    return Terms(**{name: getattr(body, name) for name in TERMS}, created_by=created_by, updated_by=created_by)
+
+
+async def change(tx: CoreTx, key_id: UUID, columns: Mapping[str, Any]) -> None:
+    """Set these columns of a locked key. Raises BadRequest when the alias is another key's."""
+    try:
+        await keys.change(tx, key_id, columns)
+    except IntegrityError:
+        raise alias_taken(columns["key_alias"]) from None
+
+
+async def replace_secret(
+    tx: CoreTx, team_id: str, key_id: UUID, *, replaced: tuple[bytes, str], grace_s: int, by: str
+) -> tuple[str, datetime]:
+    """Give a locked key another secret. Returns it, and when the replaced one ends.
+
+    replaced: hash and hint as they were. Without a grace every secret the key ever had ends now.
+    """
+    hash_, hint = replaced
+    secret = credentials.new_virtual_key()
+    columns = {"hash": credentials.key_hash(secret), "hint": credentials.hint(secret), "updated_by": by}
+    await keys.change(tx, key_id, columns)
+    ends_at = await keys.keep_old_secret(tx, team_id, key_id, hash_=hash_, hint=hint, grace_s=grace_s)
+    if not grace_s:
+        await keys.end_old_secrets(tx, key_id)
+    return secret, ends_at
 
 
 def needs_budget(field: str, maximum: str) -> Invalid:

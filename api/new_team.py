@@ -7,7 +7,7 @@ from api import new_key, tenants
 from api.wire.team_bodies import CreateTeam
 from shared import audit, budgets, credentials, credit_accounts, money, organizations, teams
 from shared.audit import Actor
-from shared.db import Tx
+from shared.db import CoreTx
 from shared.errors import BadRequest
 from shared.runtime import Runtime
 
@@ -55,7 +55,7 @@ def check(rt: Runtime, body: CreateTeam) -> None:
         raise new_key.needs_budget("budget_duration", "max_budget_usd")
 
 
-async def create(rt: Runtime, tx: Tx, body: CreateTeam, by: Actor | None) -> Secrets:
+async def create(rt: Runtime, tx: CoreTx, body: CreateTeam, by: Actor | None) -> Secrets:
     """The team with its account, groups, budget, virtual key and callback secret. Raises NotFound, BadRequest."""
     made = Secrets(
         virtual_key=body.virtual_key or credentials.new_virtual_key(),

@@ -73,7 +73,7 @@ class Once:
         """Keep an answer whose effect is committed, or that had none; returns it. call_id: the call it speaks of."""
         wanted = self.claim(call_id=call_id, answer=answer)
         if wanted is not None and not self.is_repeat:
-            async with self.rt.db.transaction() as tx:
+            async with self.rt.db.hot_transaction() as tx:
                 await idempotency.answer(tx, wanted)
         return answer
 
@@ -110,12 +110,12 @@ async def repeated(once: Once) -> Once | Response:
     """
     if once.scope is None:
         return once
-    async with once.rt.db.statement() as tx:
+    async with once.rt.db.hot_statement() as tx:
         kept = await idempotency.find(tx, once.scope)
     if kept is None:
         return once
     if kept.call_id is not None and kept.call_state in (CallState.FAILED, CallState.CANCELLED):
-        async with once.rt.db.transaction() as tx:
+        async with once.rt.db.hot_transaction() as tx:
             await idempotency.free(tx, once.scope, kept.call_id)
         return once
     if kept.request != once.request:

@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 
 from api import openapi_responses as responses
-from api.openapi_routes import Documented, Table, documented
+from api.openapi_routes import Documented, Tables, all_documented, contents
 from api.openapi_samples import sample
 from api.openapi_schemas import Schemas
 from api.wire.errors import Error, ValidationErrors
 from api.wire.events import EVENTS
+from api.wire.gateway_errors import GatewayError
 from api.wire.jobs import JobIn
 from api.wire.media import Media
 from shared import callbacks
@@ -25,6 +26,10 @@ ABOUT = """Waybill runs LLM calls as jobs: a thin HTTP API accepts them, workers
 
 Every path under `/api` is served under `/api/v1` too. A team sends `Authorization: Bearer sk-…`, an admin
 `X-Admin-Key` or the bearer token of a session. Errors are `{"detail": "…"}`; `HEAD` works where `GET` does.
+
+The gateway speaks OpenAI's dialect: `/v1`, `/key`, `/user`, `/team` and `/spend`, each under `/olla/litellm` too (there
+`/chat/completions`, `/completions`, `/embeddings` and `/models` also without `/v1`). Its errors are
+`{"error": {"message", "type", "param", "code", "provider"}}`.
 """
 
 TAGS = {
@@ -39,11 +44,15 @@ TAGS = {
     "webhooks": "A team's endpoints for events.",
     "admin-users": "Admins, their sessions, the audit log.",
     "stats": "Numbers for a dashboard.",
+    "gateway": "What OpenAI's clients ask for: models, completions, embeddings.",
+    "gateway-keys": "Keys, users, teams and spend, in the words of the LiteLLM proxy.",
     "health": "Whether this process can work.",
     "docs": "This document and its pages.",
 }
 OTHER_WORDS = {
     "models": "model-aliases", "admin": "admin-users", "openapi.json": "docs", "redoc": "docs", "static": "docs",
+    "v1": "gateway", "olla": "health", "key": "gateway-keys", "user": "gateway-keys", "team": "gateway-keys",
+    "spend": "gateway-keys",
 }  # fmt: skip
 """The tag of paths that begin with another word."""
 
@@ -64,16 +73,16 @@ class Published:
 
 
 @cache
-def published(root: Table, api: Table) -> Published:
+def published(tables: Tables) -> Published:
     """The document of these tables, made once per process."""
-    body = orjson.dumps(document(root, api))
+    body = orjson.dumps(document(tables))
     return Published(body=body, etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 @cache
-def document(root: Table, api: Table) -> Schema:
-    """OpenAPI 3.1 of the routes outside `/api` and those under it."""
-    routes = [*documented(root), *documented(api, "/api")]
+def document(tables: Tables) -> Schema:
+    """OpenAPI 3.1 of the routes of these tables."""
+    routes = list(all_documented(tables))
     schemas = Schemas(_taken(routes), _answered(routes))
     paths: Schema = {}
     for route in routes:
@@ -107,9 +116,9 @@ def _taken(routes: list[Documented]) -> Iterator[Any]:
 
 
 def _answered(routes: list[Documented]) -> Iterator[Any]:
-    yield from (Error, ValidationErrors, *EVENTS.values())
+    yield from (Error, ValidationErrors, GatewayError, *EVENTS.values())
     for route in routes:
-        yield from (type_ for type_ in route.answers.values() if _is_described(type_))
+        yield from (type_ for answer in route.answers.values() for type_ in contents(answer) if _is_described(type_))
 
 
 def _is_described(type_: Any) -> bool:
@@ -173,12 +182,13 @@ def _response(route: Documented, status: int, type_: Any, schemas: Schemas) -> S
         "description": STATUS_TEXTS.get(status, "Done." if route.method != "GET" else "As it stands."),
         "headers": responses.response_headers(route, status),
     }
-    if isinstance(type_, Media):
-        found["content"] = {type_.type: {"schema": {"type": "string"}}}
-    elif type_ is not None:
-        found["content"] = {"application/json": {"schema": schemas.answered(type_)}}
-    elif status not in {204, 304}:
-        found["content"] = {"application/json": {"schema": {}}}
+    for one in contents(type_):
+        if isinstance(one, Media):
+            found.setdefault("content", {})[one.type] = {"schema": {"type": "string"}}
+        elif one is not None:
+            found.setdefault("content", {})["application/json"] = {"schema": schemas.answered(one)}
+        elif status not in {204, 304}:
+            found["content"] = {"application/json": {"schema": {}}}
     return found
 
 

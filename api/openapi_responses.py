@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from api import openapi_gateway as gateway
 from api.openapi_routes import Documented
+from api.wire.media import EVENTS
 
 Schema = dict[str, Any]
 
@@ -29,10 +31,14 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "RateLimit": ("What is left of each limit.", TEXT),
     "RateLimit-Policy": ("The limits of the team.", TEXT),
     "Cache-Control": ("How long it may be kept.", TEXT),
+    "X-Accel-Buffering": ("`no`: proxies pass events on as they come.", TEXT),
+    **gateway.HEADERS,
 }
 """Every response header we send, and what it says."""
 
-ALWAYS_SENT = ("X-Request-ID", "WWW-Authenticate", "Retry-After", "X-Total-Count", "ETag", "Cache-Control")
+ALWAYS_SENT = (
+    "X-Request-ID", "WWW-Authenticate", "Retry-After", "X-Total-Count", "ETag", "Cache-Control", *gateway.EVERYWHERE,
+)  # fmt: skip
 """Headers that are never lacking where they are named; `Retry-After?` is the one that may be."""
 WITH_STATUS = {401: ("WWW-Authenticate",), 409: ("Retry-After?",), 429: ("Retry-After",), 503: ("Retry-After",)}
 RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy")
@@ -55,6 +61,13 @@ REFUSALS = {
 
 SECURITY_SCHEMES: Schema = {
     "virtualKey": {"type": "http", "scheme": "bearer", "description": "A team's virtual key, `sk-…`."},
+    "virtualKeyHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "A team's virtual key on the gateway; also as `API-Key`, `x-goog-api-key`, "
+        "`Ocp-Apim-Subscription-Key` or `x-litellm-api-key`.",
+    },
     "adminKey": {"type": "apiKey", "in": "header", "name": "X-Admin-Key", "description": "The admin key."},
     "adminSession": {
         "type": "http",
@@ -95,6 +108,9 @@ def header_parameters(route: Documented) -> list[Schema]:
         found.append(_header("Prefer", "`wait=N`: wait at most N s (0..600). `respond-async`: do not wait."))
     if route.is_conditional:
         found.append(_header("If-None-Match", "The ETag you have: 304 when it still is the same."))
+    if route.is_of_gateway and route.makes_a_call:
+        found.append(_header("X-Job-Id", "An own, unfinished job that the call becomes part of; else it gets one."))
+        found.append(_header("x-litellm-call-id", "An id of your own for the call, up to 256; it is echoed and kept."))
     return found
 
 
@@ -106,27 +122,36 @@ def response_headers(route: Documented, status: int) -> dict[str, Schema]:
     names += ["X-Total-Count"] * (ok and route.is_list and _is_array(route))
     names += ["ETag"] * (route.is_conditional and status in {200, 304})
     names += ["Retry-After?"] * (route.is_conditional and status in {200, 304})
-    names += ["Cache-Control"] * (ok and route.is_page)
-    names += ["Location", "X-Call-Id"] * (route.makes_a_call and status not in {401, 413, 422})
+    names += ["Cache-Control"] * (ok and (route.is_page or route.answers.get(status) == EVENTS))
+    names += ["X-Accel-Buffering"] * (ok and route.is_stream)
+    names += ["Location", "X-Call-Id"] * (
+        route.makes_a_call and not route.is_of_gateway and status not in {401, 413, 422}
+    )
     names += ["Location", "Retry-After?"] * (status == 202)
     names += ["Idempotent-Replayed"] * (ok and route.takes_key)
     names += ["Preference-Applied", "Vary"] * (ok and route.waits)
     names += list(RATE_LIMIT) * (route.is_counted and (ok or status == 429))
     names += ["rate_limit_type"] * (route.is_counted and status == 429)
+    names += gateway.names(route, status) if route.is_of_gateway else ()
     return _headers(names)
 
 
 def refusal(route: Documented, status: int) -> Schema:
     """The response of an error status: the shared one unless this route sends more headers with it."""
     own = response_headers(route, status)
-    if own == _headers(_standard(status)):
-        return {"$ref": f"#/components/responses/{REFUSALS[status][0]}"}
-    return {**_refusal(status), "headers": own}
+    name, said = _refusal(status, of_gateway=route.is_of_gateway)
+    if own == said["headers"]:
+        return {"$ref": f"#/components/responses/{name}"}
+    return {**said, "headers": own}
 
 
 def shared_refusals() -> Schema:
     """The responses of errors as components."""
-    return {name: _refusal(status) for status, (name, _) in REFUSALS.items()}
+    return dict(
+        _refusal(status, of_gateway=of_gateway)
+        for of_gateway, refusals in ((False, REFUSALS), (True, gateway.REFUSALS))
+        for status in refusals
+    )
 
 
 def shared_headers() -> Schema:
@@ -140,7 +165,9 @@ def shared_headers() -> Schema:
 
 def security(route: Documented) -> list[dict[str, list[str]]]:
     """Who may call a route; each entry is one way."""
-    return [{name: []} for name in SECURITY[route.given.access]]
+    ways = SECURITY[route.given.access]
+    more = ["virtualKeyHeader"] if route.is_of_gateway and "virtualKey" in ways else []
+    return [{name: []} for name in (*ways, *more)]
 
 
 def _header(name: str, text: str) -> Schema:
@@ -156,11 +183,14 @@ def _headers(names: Iterable[str]) -> dict[str, Schema]:
     return {name.rstrip("?"): {"$ref": f"#/components/headers/{component.get(name, name)}"} for name in names}
 
 
-def _refusal(status: int) -> Schema:
-    body = "ValidationErrors" if status == 422 else "Error"
-    return {
-        "description": REFUSALS[status][1],
-        "headers": _headers(_standard(status)),
+def _refusal(status: int, *, of_gateway: bool) -> tuple[str, Schema]:
+    """The name and the text of the shared response of a status."""
+    name, text = gateway.REFUSALS[status] if of_gateway else REFUSALS[status]
+    body = "GatewayError" if of_gateway else "ValidationErrors" if status == 422 else "Error"
+    extra = [*gateway.EVERYWHERE, *(["x-should-retry"] if status in {402, 409} else [])] if of_gateway else []
+    return name, {
+        "description": text,
+        "headers": _headers([*_standard(status), *extra]),
         "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}},
     }
 

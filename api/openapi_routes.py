@@ -8,17 +8,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api.gateway.bodies import GatewayFields, Streamed
+from api.gateway.face import GATEWAY
 from api.http import Endpoint, Given, given_of
 from api.lists import Page
 from api.wire.calls import CallbackIn, CallIn
-from api.wire.media import Media
+from api.wire.media import EVENTS, Media
 
 Table = Sequence[tuple[str, str, Endpoint]]
+Tables = Sequence[tuple[str, Table]]
+"""Each with the prefix that it is documented under."""
 
 PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 CLAUSE_END = re.compile(r"[.;:](?=\s|$)|\n")
 LIMITED = ("messages", "calls")
 """Fields of a body that makes calls, which rate limits count."""
+NAMING = ("team_id", "organization_id")
+NAMING_OF_GATEWAY = ("user_id", "key", "model")
+"""Fields of a query that name a thing, which may not be there."""
 CALL_FAILURES = (400, 409, 429, 502, 504)
 """What a call that failed while its client waited is answered with, besides 500."""
 
@@ -69,6 +76,11 @@ class Documented:
         return self.given.access in {"team", "any", "any:w"}
 
     @property
+    def is_of_gateway(self) -> bool:
+        """Whether it speaks OpenAI's dialect."""
+        return self.given.face is GATEWAY
+
+    @property
     def takes_key(self) -> bool:
         """Whether an Idempotency-Key counts."""
         return self.method == "POST" and self.is_known_caller and "once" in self.given.wanted
@@ -76,7 +88,7 @@ class Documented:
     @property
     def waits(self) -> bool:
         """Whether `Prefer: wait` is honoured."""
-        return "desk" in self.given.wanted
+        return "desk" in self.given.wanted and self.is_known_caller and not self.is_of_gateway and not self.is_stream
 
     @property
     def is_conditional(self) -> bool:
@@ -91,12 +103,16 @@ class Documented:
     @property
     def is_counted(self) -> bool:
         """Whether it is counted against a team's rate limits."""
+        if self.is_of_gateway:
+            return self.makes_a_call
         fields = self.body.model_fields if self.body is not None else {}
         return self.method == "POST" and self.is_team_route and any(name in fields for name in LIMITED)
 
     @property
     def makes_a_call(self) -> bool:
         """Whether the call that is accepted may fail while the client waits."""
+        if self.is_of_gateway:
+            return self.body is not None and issubclass(self.body, GatewayFields)
         return self.body is not None and issubclass(self.body, CallIn)
 
     @property
@@ -107,22 +123,37 @@ class Documented:
     @property
     def answers(self) -> Mapping[int, Any]:
         """What a success looks like, by status."""
-        return {**self.given.answers, **({304: None} if self.is_conditional else {})}
+        found = {**self.given.answers, **({304: None} if self.is_conditional else {})}
+        if self.body is not None and issubclass(self.body, Streamed):
+            found[200] = (found[200], EVENTS)
+        return found
 
     @property
     def is_page(self) -> bool:
         """Whether it is a file or a page of ours, which touches nothing."""
-        return any(isinstance(answer, Media) for answer in self.answers.values())
+        return any(isinstance(answer, Media) and answer != EVENTS for answer in self.answers.values())
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it answers, or may answer, with events as they come."""
+        return any(EVENTS in contents(answer) for answer in self.answers.values())
 
     @property
     def refusals(self) -> list[int]:
         """The statuses of errors that can happen."""
         found: set[int] = {500, *self._refusals_of_caller(), *self._refusals_of_request()}
-        if self.makes_a_call:
+        if self.makes_a_call or self.is_stream:
             found |= {*CALL_FAILURES}
+        if self.is_stream and not self.makes_a_call:
+            found.add(410)
         if self.is_known_caller or self.body is not None:
             found.add(503)
-        return sorted(found - set(self.answers))
+        return sorted((self._of_gateway(found) if self.is_of_gateway else found) - set(self.answers))
+
+    def _of_gateway(self, found: set[int]) -> set[int]:
+        """What does not validate is 400 there, and what lacks money 402."""
+        invalid = {422} if self.takes_key else set()
+        return (found - {422}) | ({400} if 422 in found else set()) | invalid | ({402} if self.makes_a_call else set())
 
     def _refusals_of_caller(self) -> set[int]:
         found = {401, 403} if self.is_known_caller else set()
@@ -130,7 +161,8 @@ class Documented:
 
     def _refusals_of_request(self) -> set[int]:
         found: set[int] = set()
-        if self.path_parameters or self._asks("team_id") or self._asks("organization_id"):
+        naming = (*NAMING, *NAMING_OF_GATEWAY) if self.is_of_gateway else NAMING
+        if self.path_parameters or any(map(self._asks, naming)):
             found.add(404)
         if self.query is not None:
             found |= {400, 422}
@@ -146,6 +178,17 @@ class Documented:
 
     def _asks(self, name: str) -> bool:
         return self.query is not None and name in self.query.model_fields
+
+
+def contents(answer: Any) -> tuple[Any, ...]:
+    """The types of one status' body: it may have several, a JSON one and another."""
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def all_documented(tables: Tables) -> Iterator[Documented]:
+    """Every route of the tables, in their order."""
+    for prefix, table in tables:
+        yield from documented(table, prefix)
 
 
 def documented(table: Table, prefix: str = "") -> Iterator[Documented]:

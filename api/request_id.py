@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.gateway.paths import PREFIX
 from shared import ids, log
 
 logger = log.get(__name__)
@@ -22,8 +23,10 @@ CLIENT_CLOSED = 499
 LONG_S = 0.2
 """After this long it is worth asking whether the client is still there."""
 MOST_METHOD = 16
-PROBES = "/health"
+PROBES = ("/health", f"{PREFIX}/health")
 TOLD = "waybill.told"
+BEGAN = "waybill.began"
+REQUEST_ID = "waybill.request_id"
 
 
 class RequestId:
@@ -41,12 +44,19 @@ class RequestId:
         asked = Headers(scope=scope).get("x-request-id", "")
         request_id = asked if ACCEPTABLE.fullmatch(asked) else ids.prefixed("req", ids.new())
         exchange = _Exchange(scope, receive, send, request_id)
+        scope[REQUEST_ID] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             finally:
                 if self._logs:
                     exchange.write_line()
+
+
+def began_at(scope: Scope) -> float:
+    """When the request came, as `time.perf_counter()` counts."""
+    began: float = scope[BEGAN]
+    return began
 
 
 def tell(request: Request, **fields: str | None) -> None:
@@ -62,7 +72,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._request_id = request_id
-        self._began = time.perf_counter()
+        self._began = scope[BEGAN] = time.perf_counter()
         # Who raises before an answer begins is answered by Starlette's outer layer.
         self._status = 500
         self._call_id: str | None = None

@@ -10,7 +10,7 @@ from jwt.types import Options
 
 from shared import admin_sessions, clock, ids
 from shared.admin_users import Role, User
-from shared.db import Database, Tx
+from shared.db import CoreTx, Database
 from shared.errors import Unauthorized, Unavailable
 from shared.settings import Settings
 
@@ -48,7 +48,7 @@ def check_possible(settings: Settings) -> None:
         raise Unavailable("Admin users cannot log in: WAYBILL_SECRET_KEY is not set")
 
 
-async def open_session(tx: Tx, settings: Settings, user: User, ip_address: str | None) -> str:
+async def open_session(tx: CoreTx, settings: Settings, user: User, ip_address: str | None) -> str:
     """Open a session for this user; returns its token."""
     issued = int(clock.now().timestamp())
     claims = {

@@ -1,17 +1,17 @@
-"""From a call a client sent to a call that can be accepted: model, price, credential, estimate, limits."""
+"""From a call a client sent to a call that is accepted: model, price, credential, limits."""
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from api.desk import Desk
-from api.known_routes import Question
-from api.wire.calls import CallbackIn, CallIn, request_text
-from shared import callbacks, estimate, ids, limits, models, money
+from api.known_routes import question
+from api.sizing import may_be_billed, sized
+from api.wire.calls import CallbackIn, CallIn
+from shared import callbacks, ids, limits, models
 from shared.charging import Terms
 from shared.db import Tx
 from shared.errors import Invalid, Unavailable
@@ -20,11 +20,7 @@ from shared.intake import Submission
 from shared.jobs import Job
 from shared.keys import Key
 from shared.new_calls import NewCall
-from shared.prices import Price
 from shared.runtime import Runtime
-
-MOST_NANOUSD = 10**15
-"""No call is estimated at more than a million dollars, whatever its client asks for: sums of them fit their columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,42 +34,62 @@ class Sealed:
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """What was accepted: the future of its end, and the headers that tell of the limits."""
+    """What was accepted: the future of its end, and the limits as they stand with it, also as headers."""
 
     finished: "asyncio.Future[None]"
     headers: Mapping[str, str]
+    windows: Sequence[limits.Window]
 
 
 async def resolve(
     rt: Runtime, desk: Desk, tx: Tx, key: Key, call: CallIn, loc: Sequence[str | int] = ("body",)
 ) -> models.Route:
-    """The candidates for a call, in order. Raises Forbidden (access), BadRequest, Invalid (no price), Unavailable."""
-    question = Question(key.team_id, call.asked_model, tuple(key.models) if key.models else None)
-    route, now = desk.routes.get(question), time.monotonic()
-    if route is None:
-        route = _usable(rt, await models.resolve(tx, key.team_id, call.asked_model, only=key.models), loc)
-        desk.routes.keep(question, route, read_at=now)
-    return route
+    """The candidates for a call, in order. Raises as `route`."""
+    return known(desk, key, call.asked_model) or await route(rt, desk, tx, key, call.asked_model, loc)
+
+
+async def route(
+    rt: Runtime, desk: Desk, tx: Tx, key: Key, name: str | None, loc: Sequence[str | int] = ("body",)
+) -> models.Route:
+    """The candidates for a call that asks for this name (None: the team's default), as they are now.
+
+    Raises Forbidden (access), BadRequest, Unpriced, Unavailable (no credential).
+    """
+    asked, now = question(key, name), time.monotonic()
+    found = _usable(rt, await models.resolve(tx, key.team_id, asked.name, only=asked.only, known_as=name), loc)
+    desk.routes.keep(asked, found, read_at=now)
+    return found
+
+
+def known(desk: Desk, key: Key, name: str | None) -> models.Route | None:
+    """The candidates for a call that asks for this name, where this process decided that a moment ago."""
+    found = desk.routes.get(question(key, name))
+    return None if found is None else _named(found, name)
+
+
+def _named(found: models.Route, name: str | None) -> models.Route:
+    """The route under the name the client knows: a key may have names of its own for models."""
+    return found if name is None or name == found.asked else replace(found, asked=name)
 
 
 def _usable(rt: Runtime, found: models.Route, loc: Sequence[str | int]) -> models.Route:
-    if not _may_be_billed(rt, found.candidates[0]):
+    if not may_be_billed(rt, found.candidates[0]):
         raise Invalid.unpriced(*loc, "model")
     # A fallback without a price is left out: it could only fail, or be given away.
-    route = replace(found, candidates=tuple(c for c in found.candidates if _may_be_billed(rt, c)))
-    if not any(_has_credential(rt, candidate) for candidate in route.candidates):
-        provider = route.candidates[0].provider
+    usable = replace(found, candidates=tuple(c for c in found.candidates if may_be_billed(rt, c)))
+    if not any(_has_credential(rt, candidate) for candidate in usable.candidates):
+        provider = usable.candidates[0].provider
         raise Unavailable(
             f"No provider credentials configured for {provider}. Please add credentials in the admin dashboard.",
             retry_after_s=60,
         )
-    return route
+    return usable
 
 
 def new_call(
     rt: Runtime,
     call: CallIn,
-    route: models.Route,
+    found: models.Route,
     *,
     job_id: UUID,
     key: Key,
@@ -82,19 +98,13 @@ def new_call(
     callback: Sealed = Sealed(),
     position: int = 0,
     priority: int = 0,
+    stream: bool = False,
 ) -> NewCall:
     """The row of an accepted call."""
-    request = call.provider_request()
-    prompt = estimate.prompt_tokens(request)
-    output = max(estimate.output_tokens(request, _max_output(rt, candidate)) for candidate in route.candidates)
-    cost_nanousd = _most_nanousd(rt, route, key, prompt, output)
     return NewCall(
         id=call_id or ids.new(),
         job_id=job_id,
-        team_id=key.team_id,
-        model=route.asked,
-        candidates=[candidate.alias for candidate in route.candidates],
-        request=request_text(request),
+        stream=stream,
         created_at=now,
         deadline_s=call.deadline_s or rt.settings.call_deadline_s,
         position=position,
@@ -102,14 +112,10 @@ def new_call(
         purpose=call.purpose,
         metadata=call.metadata,
         call_metadata=call.call_metadata,
-        estimated_prompt_tokens=prompt,
-        estimated_output_tokens=output,
-        estimate_nanousd=cost_nanousd,
-        key_id=key.id,
-        budget_ids=list(key.budget_ids) if key.budget_ids and cost_nanousd else None,
         callback_url=callback.url,
         callback_events=list(callback.events),
         callback_secret_sealed=callback.secret,
+        **sized(rt, key, found, call.provider_request()),
     )
 
 
@@ -172,7 +178,7 @@ async def submit(
         desk.waiters.forget(waits_for, finished)
         await limits.give_back(rt.redis, taken)
         raise
-    return Submitted(finished=finished, headers=taken.headers)
+    return Submitted(finished=finished, headers=taken.headers, windows=taken.windows)
 
 
 def _limits(key: Key) -> tuple[limits.Limits, ...]:
@@ -184,26 +190,6 @@ def _limits(key: Key) -> tuple[limits.Limits, ...]:
 
 def _tokens_of(call: NewCall) -> int:
     return call.estimated_prompt_tokens + call.estimated_output_tokens
-
-
-def _may_be_billed(rt: Runtime, candidate: models.Candidate) -> bool:
-    return _price(rt, candidate) is not None or candidate.allow_unpriced
-
-
-def _price(rt: Runtime, candidate: models.Candidate) -> Price | None:
-    return rt.prices.price(
-        candidate.litellm_model,
-        input_=candidate.input_nanousd_per_mtok,
-        output=candidate.output_nanousd_per_mtok,
-        cached_input=candidate.cached_input_nanousd_per_mtok,
-    )
-
-
-def _most_nanousd(rt: Runtime, route: models.Route, key: Key, prompt_tokens: int, output_tokens: int) -> int:
-    """What the call costs its team at most: at the dearest candidate, with every estimated token used."""
-    prices = [price for candidate in route.candidates if (price := _price(rt, candidate)) is not None]
-    costs = [price.most_nanousd(prompt_tokens=prompt_tokens, completion_tokens=output_tokens) for price in prices]
-    return min(money.with_markup(max(costs, default=0), key.cost_markup_percentage), MOST_NANOUSD)
 
 
 def _terms(key: Key) -> Terms:
@@ -219,10 +205,3 @@ def _has_credential(rt: Runtime, candidate: models.Candidate) -> bool:
     if candidate.has_key or candidate.api_base is not None:
         return True
     return rt.settings.provider_env_fallback and candidate.provider in rt.settings.providers_in_environment
-
-
-def _max_output(rt: Runtime, candidate: models.Candidate) -> int | None:
-    if candidate.max_output_tokens is not None:
-        return candidate.max_output_tokens
-    bundled: Any = rt.prices.of(candidate.litellm_model)
-    return None if bundled is None else bundled.max_output_tokens

@@ -7,12 +7,12 @@ from api.new_team import Modes
 from api.wire.team_bodies import ChangeTeam
 from shared import audit, budgets, credit_accounts, money, teams
 from shared.audit import Actor
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 
 REASON = "Team updated by admin"
 
 
-async def change(tx: Tx, team_id: str, body: ChangeTeam, by: Actor | None) -> None:
+async def change(tx: CoreTx, team_id: str, body: ChangeTeam, by: Actor | None) -> None:
     """Set what was sent. Raises NotFound, BadRequest, Invalid."""
     asked = new_team.modes(body.budget_mode, body.limit_mode)
     sent = body.model_fields_set
@@ -44,7 +44,7 @@ async def _change_budget(tx: Tx, team_id: str, body: ChangeTeam) -> None:
     await budgets.set_budget(tx, team_id=team_id, max_nanousd=maximum, duration=duration)
 
 
-async def _change_account(tx: Tx, team_id: str, body: ChangeTeam, asked: Modes) -> None:
+async def _change_account(tx: CoreTx, team_id: str, body: ChangeTeam, asked: Modes) -> None:
     """A limit that becomes softer comes before the credits move, one that becomes `hard` after."""
     limits: dict[str, Any] = {} if asked.limit is None else {"limit_mode": asked.limit}
     if "credit_limit" in body.model_fields_set:

@@ -76,7 +76,7 @@ def closing_object(job: Job, calls: list[Call]) -> dict[str, Any]:
 
 def call_object(call: Call, *, attempts: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """The call object: both dialects at once. attempts: for admins, who also see which model answered."""
-    usage = _usage(call)
+    usage = usage_object(call)
     answer = {**OPEN_CALL, **({"usage": usage} if usage else {}), **_answer(call)}
     shown = {
         "call_id": str(call.id),
@@ -122,6 +122,12 @@ def result_object(call: Call) -> dict[str, Any]:
         "usage",
     )
     return {name: shown[name] for name in names}
+
+
+def created_object(call: Call, job: Job) -> dict[str, Any]:
+    """The 200 of create-and-call: the same, and what the job came to."""
+    costs = {**_costs(job), "credits_remaining": job.credits_remaining}
+    return {**result_object(call), "costs": costs, "completed_at": clock.iso(call.completed_at)}
 
 
 def waiting_object(call_id: str, job_id: str, status: str, created_at: str | None) -> dict[str, Any]:
@@ -209,7 +215,8 @@ def _answer(call: Call) -> dict[str, Any]:
     }
 
 
-def _usage(call: Call) -> dict[str, Any] | None:
+def usage_object(call: Call) -> dict[str, Any] | None:
+    """The tokens of a call, in OpenAI's words; None while they are not known."""
     if call.prompt_tokens is None:
         return None
     usage: dict[str, Any] = {

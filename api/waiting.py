@@ -87,7 +87,7 @@ class Waiters:
             if not self._waiting:
                 continue
             try:
-                async with self._db.statement() as tx:
+                async with self._db.hot_statement() as tx:
                     self.wake(await calls.ended(tx, list(self._waiting)))
             except Exception as error:  # noqa: BLE001 - the next second tries again
                 logger.warning("waiting_net_failed", error=type(error).__name__)

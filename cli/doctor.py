@@ -19,7 +19,7 @@ from sqlalchemy import text
 from cli.home import Home, read_json
 from shared import books, schema
 from shared.books import CHECKS, Finding
-from shared.db import Database, Tx, is_down
+from shared.db import CoreTx, Database, Tx, is_down
 from shared.read_settings import BadSetting, check_database_url
 
 SOUND, BROKEN, NOT_CHECKED = 0, 1, 2
@@ -90,7 +90,7 @@ async def _refuse_unknown(tx: Tx, teams: Sequence[str]) -> None:
         raise BadSetting(f"the database has no team {', '.join(map(ascii, unknown))}")
 
 
-async def _source(tx: Tx) -> dict[str, Any]:
+async def _source(tx: CoreTx) -> dict[str, Any]:
     """Where the snapshot comes from, as the connection that reads it has it; who reads is nobody's business."""
     connection: PsycopgConnection[Any] = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]
     info = connection.info
@@ -99,7 +99,7 @@ async def _source(tx: Tx) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _snapshot(url: str) -> AsyncIterator[Tx]:
+async def _snapshot(url: str) -> AsyncIterator[CoreTx]:
     """A read-only transaction that sees one moment, and may take as long as it needs."""
     db = Database(url, pool=2, name="waybill-doctor", session=NO_TIME_LIMITS)
     try:

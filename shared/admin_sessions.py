@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, insert, text
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 SESSIONS = tables.admin_sessions
 
@@ -37,7 +37,7 @@ class Standing:
     is_open: bool
 
 
-async def create(tx: Tx, user_id: UUID, *, hash_: bytes, ip_address: str | None, lasts_s: int) -> None:
+async def create(tx: CoreTx, user_id: UUID, *, hash_: bytes, ip_address: str | None, lasts_s: int) -> None:
     """Open one for so many seconds from now."""
     expires_at = text("app_now() + make_interval(secs => :lasts_s)").bindparams(lasts_s=lasts_s)
     made = insert(SESSIONS).values(hash=hash_, user_id=user_id, ip_address=ip_address, expires_at=expires_at)
@@ -50,12 +50,12 @@ async def find(tx: Tx, user_id: UUID, *, hash_: bytes, expires: int) -> Standing
     return Standing(**row._asdict())
 
 
-async def end(tx: Tx, hash_: bytes) -> None:
+async def end(tx: CoreTx, hash_: bytes) -> None:
     """End one."""
     await tx.execute(delete(SESSIONS).where(SESSIONS.c.hash == hash_))
 
 
-async def end_all(tx: Tx, user_id: UUID, *, but: bytes | None = None) -> None:
+async def end_all(tx: CoreTx, user_id: UUID, *, but: bytes | None = None) -> None:
     """End all of a user's sessions, except perhaps the one that asks for it."""
     ended = delete(SESSIONS).where(SESSIONS.c.user_id == user_id)
     await tx.execute(ended if but is None else ended.where(SESSIONS.c.hash != but))

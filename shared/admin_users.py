@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import ids, tables
-from shared.db import Tx
+from shared.db import CoreTx
 
 Role = Literal["owner", "admin", "user"]
 
@@ -37,24 +37,24 @@ class User:
 COLUMNS = [USERS.c[field.name] for field in fields(User)]
 
 
-async def lock(tx: Tx) -> None:
+async def lock(tx: CoreTx) -> None:
     """Write alone until this transaction ends, for rules about several users: one first owner, never the last one."""
     await tx.execute(ONE_WRITER)
 
 
-async def any_exists(tx: Tx) -> bool:
+async def any_exists(tx: CoreTx) -> bool:
     """Whether there is a user at all, active or not."""
     return bool(await tx.scalar(select(exists(select(USERS.c.id)))))
 
 
-async def other_owner_exists(tx: Tx, user_id: UUID) -> bool:
+async def other_owner_exists(tx: CoreTx, user_id: UUID) -> bool:
     """Whether somebody else is an active owner."""
     others = select(USERS.c.id).where(USERS.c.role == "owner", USERS.c.is_active, USERS.c.id != user_id)
     return bool(await tx.scalar(select(exists(others))))
 
 
 async def create(
-    tx: Tx,
+    tx: CoreTx,
     *,
     email: str,
     display_name: str,
@@ -76,34 +76,34 @@ async def create(
     return await _one(tx, made.on_conflict_do_nothing().returning(*COLUMNS))
 
 
-async def get(tx: Tx, user_id: UUID) -> User | None:
+async def get(tx: CoreTx, user_id: UUID) -> User | None:
     """The user with this id, or None."""
     return await _one(tx, select(*COLUMNS).where(USERS.c.id == user_id))
 
 
-async def by_email(tx: Tx, email: str) -> User | None:
+async def by_email(tx: CoreTx, email: str) -> User | None:
     """The user with this address, given in lower case, or None."""
     return await _one(tx, select(*COLUMNS).where(USERS.c.email == email))
 
 
-async def page(tx: Tx, *, limit: int, offset: int) -> Sequence[User]:
+async def page(tx: CoreTx, *, limit: int, offset: int) -> Sequence[User]:
     """Users, newest first."""
     found = select(*COLUMNS).order_by(USERS.c.created_at.desc(), USERS.c.id.desc()).limit(limit).offset(offset)
     return [_user(row) for row in await tx.execute(found)]
 
 
-async def count(tx: Tx) -> int:
+async def count(tx: CoreTx) -> int:
     """How many there are."""
     return int(await tx.scalar(select(func.count()).select_from(USERS)) or 0)
 
 
-async def change(tx: Tx, user_id: UUID, **columns: Any) -> User | None:
+async def change(tx: CoreTx, user_id: UUID, **columns: Any) -> User | None:
     """Set these columns of the table; None when there is no such user."""
     changed = update(USERS).where(USERS.c.id == user_id).values(**columns, updated_at=func.app_now())
     return await _one(tx, changed.returning(*COLUMNS))
 
 
-async def log_in(tx: Tx, checked: User) -> User | None:
+async def log_in(tx: CoreTx, checked: User) -> User | None:
     """Note a login with the password that was checked; None when it was changed since, or the user is inactive."""
     noted = update(USERS).where(
         USERS.c.id == checked.id, USERS.c.is_active, USERS.c.password_hash == checked.password_hash
@@ -111,14 +111,14 @@ async def log_in(tx: Tx, checked: User) -> User | None:
     return await _one(tx, noted.values(last_login_at=func.app_now()).returning(*COLUMNS))
 
 
-async def change_password(tx: Tx, checked: User, password_hash: str) -> bool:
+async def change_password(tx: CoreTx, checked: User, password_hash: str) -> bool:
     """Replace the password that was checked; False when it was changed since."""
     changed = update(USERS).where(USERS.c.id == checked.id, USERS.c.password_hash == checked.password_hash)
     done = await tx.execute(changed.values(password_hash=password_hash, updated_at=func.app_now()))
     return done.rowcount == 1
 
 
-async def _one(tx: Tx, statement: Any) -> User | None:
+async def _one(tx: CoreTx, statement: Any) -> User | None:
     row = (await tx.execute(statement)).first()
     return None if row is None else _user(row)
 

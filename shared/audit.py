@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import ColumnElement, func, select
 
 from shared import ids, tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 LOG = tables.audit_log
 
@@ -67,13 +67,13 @@ async def record(
         await hot(tx, RECORD, (ids.new(), by.user_id, action, resource_type, resource_id, text, by.ip_address))
 
 
-async def page(tx: Tx, wanted: Filter, *, limit: int, offset: int) -> Sequence[Line]:
+async def page(tx: CoreTx, wanted: Filter, *, limit: int, offset: int) -> Sequence[Line]:
     """The lines that match, newest first."""
     newest = select(LOG).where(*_matching(wanted)).order_by(LOG.c.created_at.desc(), LOG.c.id.desc())
     return [Line(**row._asdict()) for row in await tx.execute(newest.limit(limit).offset(offset))]
 
 
-async def count(tx: Tx, wanted: Filter) -> int:
+async def count(tx: CoreTx, wanted: Filter) -> int:
     """How many lines match."""
     return int(await tx.scalar(select(func.count()).select_from(LOG).where(*_matching(wanted))) or 0)
 

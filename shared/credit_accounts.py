@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, update
 
 from shared import ids, tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 from shared.errors import BadRequest
 
 # The entry decides: where one is there already (a job's second refund, a period's second refill) nothing moves.
@@ -142,7 +142,7 @@ class EntryFilter:
         return " and ".join(sql for name, sql in CONDITIONS.items() if asked[name] is not None)
 
 
-async def open_account(tx: Tx, team_id: str, allocated: int, **limits: Any) -> None:
+async def open_account(tx: CoreTx, team_id: str, allocated: int, **limits: Any) -> None:
     """Make a team's account, with `limits` as for `set_limits`; credits given at once are its first entry."""
     await tx.execute(insert(tables.credit_accounts).values(team_id=team_id, **limits))
     if allocated:
@@ -197,7 +197,7 @@ async def adjust(
     return entries
 
 
-async def set_limits(tx: Tx, team_id: str, **limits: Any) -> None:
+async def set_limits(tx: CoreTx, team_id: str, **limits: Any) -> None:
     """Set `limit_mode` and/or `credit_limit`. Raises BadRequest when an overdrawn account would become `hard`."""
     if not limits:
         return

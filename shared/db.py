@@ -1,4 +1,8 @@
-"""Postgres: one engine and pool per process, a visible transaction, and the short way to the driver."""
+"""Postgres: a visible transaction, on SQLAlchemy's connections or, for what runs for every call, on the driver's own.
+
+Database.transaction, .statement           statements built with SQLAlchemy Core, and `hot` ones
+Database.hot_transaction, .hot_statement   `hot` statements only: a third of the client's CPU
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,16 +13,23 @@ import orjson
 from psycopg import AsyncConnection as PsycopgConnection
 from psycopg import InterfaceError, OperationalError
 from psycopg.rows import namedtuple_row
+from psycopg.types.json import set_json_dumps, set_json_loads
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-Tx = AsyncConnection
-"""An open connection; nouns take it first, never commit it."""
+from shared.driver_pool import Connection, DriverPool
+
+CoreTx = AsyncConnection
+"""An open connection that runs what SQLAlchemy Core builds."""
+
+Tx = CoreTx | Connection
+"""An open connection that runs `hot` statements; nouns take it first, never commit it."""
 
 DatabaseDown = (DBAPIError, PoolTimeout, OperationalError, InterfaceError, ConnectionError, TimeoutError)
 """What a database in trouble raises; `is_down` tells trouble from our own mistakes."""
 
+CONNECTION_S = 1.0
 WAIT_S = 6.0
 """A statement that has no answer by then has none: the server bounds its own work, a dead path does not."""
 
@@ -56,44 +67,69 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Database:
-    """The pool of one process. All waits are bounded: 1 s for a connection, 6 s for a statement."""
+    """The connections of one process: `pool` for hot statements, and as many for all others.
+
+    All waits are bounded: 1 s for a connection, 6 s for a statement.
+    """
 
     def __init__(
         self, url: str, *, pool: int = 10, name: str = "waybill", session: Mapping[str, str] | None = None
     ) -> None:
+        connect: dict[str, Any] = {
+            "connect_timeout": 2,
+            "application_name": name,
+            "options": session_options(session),
+            **DEAD_PATH,
+        }
+
+        async def connected() -> Connection:
+            connection = await PsycopgConnection.connect(url, autocommit=True, **connect)
+            set_json_loads(orjson.loads, connection)
+            set_json_dumps(_dumps, connection)
+            return connection
+
+        self._driver = DriverPool(connected, size=pool, wait_s=CONNECTION_S)
         self.engine: AsyncEngine = create_async_engine(
             driver_url(url),
             pool_size=pool,
             max_overflow=0,
-            pool_timeout=1,
+            pool_timeout=CONNECTION_S,
             pool_pre_ping=False,
             pool_reset_on_return="rollback",
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
             hide_parameters=True,
-            connect_args={
-                "connect_timeout": 2,
-                "application_name": name,
-                "options": session_options(session),
-                **DEAD_PATH,
-            },
+            connect_args=connect,
         )
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Tx]:
+    async def transaction(self) -> AsyncIterator[CoreTx]:
         """One transaction: committed when the block ends, rolled back when it raises."""
         async with asyncio.timeout(2 * WAIT_S), self.engine.begin() as tx:
             yield tx
 
     @asynccontextmanager
-    async def statement(self) -> AsyncIterator[Tx]:
+    async def statement(self) -> AsyncIterator[CoreTx]:
         """A connection on which every statement is its own transaction: for reads and for single statements."""
         async with asyncio.timeout(WAIT_S), self._autocommit.connect() as tx:
             yield tx
 
+    @asynccontextmanager
+    async def hot_transaction(self) -> AsyncIterator[Tx]:
+        """A transaction for hot statements only."""
+        async with asyncio.timeout(2 * WAIT_S), self._driver.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def hot_statement(self) -> AsyncIterator[Tx]:
+        """A connection on which every hot statement is its own transaction."""
+        async with asyncio.timeout(WAIT_S), self._driver.connection() as connection:
+            yield connection
+
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the connections."""
+        await self._driver.close()
         await self.engine.dispose()
 
 
@@ -102,7 +138,9 @@ async def hot(tx: Tx, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) 
 
     A SQLAlchemy statement costs about four times the client CPU; for the few statements run for every call.
     """
-    connection: PsycopgConnection[Any] = (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    connection: Connection = (
+        tx if isinstance(tx, PsycopgConnection) else (await tx.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    )
     async with connection.cursor(row_factory=namedtuple_row) as cursor:
         await cursor.execute(sql, params)
         # Not `cursor.description`: it builds an object for every column.

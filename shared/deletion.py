@@ -22,7 +22,7 @@ async def end_jobs(rt: Runtime, team_id: str, *, step: int = STEP) -> int:
 
 async def end_some(rt: Runtime, team_id: str | None = None, *, step: int = STEP) -> int:
     """Cancel up to `step` jobs of this deleted team, or of any deleted lately. Returns how many there were."""
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         left = await teams.jobs_of_deleted(tx, team_id=team_id, limit=step)
     for job_id in left:
         await end_job(rt, job_id, DELETED, _is_open)

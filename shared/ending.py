@@ -39,7 +39,7 @@ async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | No
     """
     first = True
     while True:
-        async with rt.db.transaction() as tx:
+        async with rt.db.hot_transaction() as tx:
             locked = await jobs.lock(tx, [job_id])
             if not check(locked.get(job_id)):
                 return

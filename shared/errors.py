@@ -5,14 +5,24 @@ from typing import Any, ClassVar
 
 
 class WaybillError(Exception):
-    """Base of all errors shown to a client. `detail` is what the client reads; it never holds a secret or an input."""
+    """Base of all errors shown to a client. `detail` is what the client reads; it never holds a secret or an input.
+
+    param: the field of the request it is about, where clients are told.
+    """
 
     status: int = 500
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, detail: str | Sequence[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str | Sequence[Mapping[str, Any]],
+        *,
+        headers: Mapping[str, str] | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(detail if isinstance(detail, str) else self.code)
         self.detail = detail
+        self.param = param
         self.headers = dict(headers or {})
 
 

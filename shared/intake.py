@@ -75,7 +75,7 @@ async def accept(rt: Runtime, group: Sequence[Submission], depths: Depths | None
     (queue of the team, parallel requests of the key), BudgetExceeded, InsufficientCredits.
     """
     now = clock.now()
-    async with rt.db.transaction() as tx:
+    async with rt.db.hot_transaction() as tx:
         refused = await _repeated(tx, group)
         known = await jobs.lock(tx, [s.job_id for s in group if s.new_job is None])
         left = [s for n, s in enumerate(group) if n not in refused]

@@ -15,13 +15,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import ids, tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 KEYS = tables.virtual_keys
 
-FIND = """
+FOUND = """
 select k.id, k.hint, k.blocked, k.expires_at, k.team_id, k.user_id, k.models, k.rpm_limit, k.tpm_limit,
-       k.max_parallel_requests, k.key_type, k.allowed_routes,
+       k.max_parallel_requests, k.key_type, k.allowed_routes, k.aliases,
        array(select b.id from budgets b where b.key_id = k.id or b.team_id = k.team_id order by b.id) as budget_ids,
        t.organization_id,
        case when t.status = 'paused' and t.paused_until <= app_now() then 'active' else t.status end as team_status,
@@ -29,29 +29,20 @@ select k.id, k.hint, k.blocked, k.expires_at, k.team_id, k.user_id, k.models, k.
         end as organization_status,
        t.paused_until as team_paused_until, o.paused_until as organization_paused_until,
        t.rpm_limit as team_rpm_limit, t.tpm_limit as team_tpm_limit, t.max_parallel_calls, t.max_queued_calls,
-       t.budget_mode, t.charge_failed_calls, t.credits_per_dollar, t.tokens_per_credit, t.cost_markup_percentage
+       t.budget_mode, t.charge_failed_calls, t.credits_per_dollar, t.tokens_per_credit, t.cost_markup_percentage,
+       b.max_nanousd, case when b.resets_at <= app_now() then 0 else coalesce(b.spent_nanousd, 0) end as spent_nanousd
   from virtual_keys s
   join virtual_keys k on k.id = coalesce(s.secret_of, s.id)
+  left join budgets b on b.key_id = k.id
   join teams t on t.id = k.team_id
   join organizations o on o.id = t.organization_id
- where s.hash = %s and t.status <> 'deleted' and o.status <> 'deleted'
+ where {which} and t.status <> 'deleted' and o.status <> 'deleted'
    and (s.revoked_at is null or s.revoked_at > app_now()) and (k.revoked_at is null or k.revoked_at > app_now())
 """
 
-READ = """
-select k.id, k.team_id, k.hint, k.key_alias, k.user_id, k.models, k.rpm_limit, k.tpm_limit, k.max_parallel_requests,
-       k.allowed_routes, k.metadata, k.blocked, k.expires_at, k.created_by, k.created_at, k.updated_at,
-       case when k.revoked_at <= app_now() then 'revoked' when k.blocked then 'blocked'
-            when k.expires_at <= app_now() then 'expired' else 'active' end as status,
-       (select coalesce(sum(u.client_cost_nanousd), 0)::bigint from usage_daily u
-         where u.team_id = k.team_id and u.key_id = k.id) as spent_nanousd
-  from virtual_keys k
- where k.team_id = %(team_id)s and k.secret_of is null
-"""
+FIND = FOUND.format(which="s.hash = %s")
 
-GET = READ + " and k.id = %(key_id)s"
-
-PAGE = READ + " order by k.created_at desc, k.id desc limit %(limit)s offset %(offset)s"
+FIND_OWN = FOUND.format(which="s.team_id = %s and s.secret_of is null") + " order by s.created_at, s.id limit 1"
 
 FIRST = """
 select id from virtual_keys
@@ -69,6 +60,15 @@ KEEP_REPLACED = """
 insert into virtual_keys (id, team_id, secret_of, hash, hint, revoked_at)
 values (%(id)s, %(team_id)s, %(key_id)s, %(hash)s, %(hint)s, app_now() + make_interval(secs => %(grace_s)s))
 returning revoked_at
+"""
+
+SAW = """
+with free as (
+    select k.id, r.at from unnest(%s::uuid[], %s::timestamptz[]) as r(id, at) join virtual_keys k on k.id = r.id
+     order by k.id for no key update of k skip locked
+)
+update virtual_keys k set last_active_at = greatest(k.last_active_at, f.at) from free f where k.id = f.id
+returning k.id
 """
 
 END_REPLACED = "update virtual_keys set revoked_at = app_now() where secret_of = %s and revoked_at > app_now()"
@@ -89,7 +89,9 @@ returning id
 class Key:
     """A virtual key with what decides whether it may be used, and the terms of the team it acts for.
 
-    models: None means all of the team's. Limits None: no limit. budget_ids: the budgets of key and team, if any.
+    models: None means all of the team's. aliases: asked name -> the name it stands for. Limits None: no limit.
+    budget_ids: the budgets of key and team, if any.
+    max_nanousd, spent_nanousd: of the key's own budget, as it stood when the key was read; None: it has none.
     """
 
     id: UUID
@@ -104,6 +106,7 @@ class Key:
     max_parallel_requests: int | None
     key_type: str
     allowed_routes: list[str] | None
+    aliases: Mapping[str, str] = field(default_factory=dict)
     budget_ids: list[UUID]
     organization_id: str
     team_status: str
@@ -119,30 +122,8 @@ class Key:
     credits_per_dollar: Decimal
     tokens_per_credit: int
     cost_markup_percentage: Decimal
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyView:
-    """A key as admins read it: its own limits, and what its calls cost the team so far."""
-
-    id: UUID
-    team_id: str
-    hint: str
-    key_alias: str | None
-    user_id: str | None
-    models: list[str] | None
-    rpm_limit: int | None
-    tpm_limit: int | None
-    max_parallel_requests: int | None
-    allowed_routes: list[str] | None
-    metadata: Mapping[str, Any]
-    blocked: bool
-    expires_at: datetime | None
-    created_by: str | None
-    created_at: datetime
-    updated_at: datetime
-    status: str
-    spent_nanousd: int
+    max_nanousd: int | None = None
+    spent_nanousd: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +138,14 @@ class Terms:
     max_parallel_requests: int | None = None
     key_type: str = "default"
     allowed_routes: list[str] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    extra: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     blocked: bool = False
     expires_at: datetime | None = None
     created_by: str | None = None
-
-
-def may_use(key: Key, path: str) -> bool:
-    """Whether the key's allowed routes take in this path; each stands for itself and all that is below it."""
-    if key.allowed_routes is None:
-        return True
-    return any(path == route or path.startswith(route.rstrip("/") + "/") for route in key.allowed_routes)
+    updated_by: str | None = None
 
 
 async def find(tx: Tx, hash_: bytes) -> Key | None:
@@ -176,36 +154,30 @@ async def find(tx: Tx, hash_: bytes) -> Key | None:
     return Key(**rows[0]._asdict()) if rows else None
 
 
-async def create(tx: Tx, team_id: str, *, hash_: bytes, hint: str, terms: Terms = Terms()) -> UUID | None:
+async def find_own(tx: Tx, team_id: str) -> Key | None:
+    """The team's own key: the oldest that is not revoked; or None."""
+    rows = await hot(tx, FIND_OWN, (team_id,))
+    return Key(**rows[0]._asdict()) if rows else None
+
+
+async def create(tx: CoreTx, team_id: str, *, hash_: bytes, hint: str, terms: Terms = Terms()) -> UUID | None:
     """Store a key's hash and the hint that reads show. None when the hash, or the alias, is another key's."""
-    columns = {**vars(terms), "metadata": dict(terms.metadata)}
+    columns = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(terms).items()}
     new = insert(KEYS).values(id=ids.new(), team_id=team_id, hash=hash_, hint=hint, **columns)
     key_id: UUID | None = await tx.scalar(new.on_conflict_do_nothing().returning(KEYS.c.id))
     return key_id
 
 
-async def alias_owner(tx: Tx, key_alias: str) -> UUID | None:
+async def alias_owner(tx: CoreTx, key_alias: str) -> UUID | None:
     """The key of this alias, or None."""
     key_id: UUID | None = await tx.scalar(select(KEYS.c.id).where(KEYS.c.key_alias == key_alias))
     return key_id
 
 
-async def get(tx: Tx, team_id: str, key_id: UUID) -> KeyView | None:
-    """A key of this team, revoked ones too; or None."""
-    rows = await hot(tx, GET, {"team_id": team_id, "key_id": key_id})
-    return KeyView(**rows[0]._asdict()) if rows else None
-
-
-async def page(tx: Tx, team_id: str, *, limit: int, offset: int) -> list[KeyView]:
-    """The team's keys, newest first, revoked ones too."""
-    rows = await hot(tx, PAGE, {"team_id": team_id, "limit": limit, "offset": offset})
-    return [KeyView(**row._asdict()) for row in rows]
-
-
-async def count(tx: Tx, team_id: str) -> int:
-    """How many keys the team has and had."""
-    total = select(func.count()).where(KEYS.c.team_id == team_id, KEYS.c.secret_of.is_(None))
-    return await tx.scalar(total) or 0
+async def saw(tx: Tx, last_active: Mapping[UUID, datetime]) -> set[UUID]:
+    """Note when keys were used. Returns those noted: a key that somebody has locked is not waited for."""
+    at = sorted(last_active)
+    return {row.id for row in await hot(tx, SAW, (at, [last_active[id_] for id_ in at]))}
 
 
 async def first(tx: Tx, team_id: str) -> UUID | None:
@@ -214,7 +186,7 @@ async def first(tx: Tx, team_id: str) -> UUID | None:
     return rows[0].id if rows else None
 
 
-async def change(tx: Tx, key_id: UUID, columns: Mapping[str, Any]) -> None:
+async def change(tx: CoreTx, key_id: UUID, columns: Mapping[str, Any]) -> None:
     """Set these columns. An alias of another key violates its unique constraint."""
     await tx.execute(update(KEYS).where(KEYS.c.id == key_id).values(**columns, updated_at=func.app_now()))
 

@@ -5,7 +5,7 @@ take ──► hold refused? ──► give_back        call ends ──► sett
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -66,6 +66,11 @@ class Window:
         return self.name.endswith("-tpm")
 
     @property
+    def is_of_team(self) -> bool:
+        """Whether it is the team's; else its key's."""
+        return self.name.startswith("team")
+
+    @property
     def policy(self) -> str:
         """Its item of `RateLimit-Policy`."""
         unit = ';qu="tokens"' if self.is_of_tokens else ""
@@ -88,13 +93,32 @@ class Taken:
     @property
     def headers(self) -> dict[str, str]:
         """`X-RateLimit-*` (the tightest limit on requests), `RateLimit-Policy` (all) and `RateLimit` (the tightest)."""
-        return _headers(self.windows)
+        return headers_of(self.windows)
+
+
+class RateLimited(TooManyRequests):
+    """One of the team's limits, or of its key's, has no room. window: that one; windows: all, as they stand."""
+
+    def __init__(
+        self,
+        team_id: str,
+        window: Window,
+        windows: Sequence[Window],
+        *,
+        retry_after_s: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__("Rate limit exceeded", retry_after_s=retry_after_s, headers=headers)
+        self.team_id = team_id
+        self.window = window
+        self.windows = windows
+        self.retry_after_s = max(1, retry_after_s)
 
 
 async def take(redis: Redis, subjects: Sequence[Limits], *, requests: Sequence[tuple[str, int]]) -> Taken:
     """Count these requests (a fresh id and its estimated tokens, each) against all limits: all, or none.
 
-    Raises TooManyRequests when one limit has no room, Unavailable when Redis cannot tell; after the latter the
+    Raises RateLimited when one limit has no room, Unavailable when Redis cannot tell; after the latter the
     requests may have been counted, for a minute. Without limits it never waits for Redis. All subjects are of one team.
     """
     ids, limited = tuple(id_ for id_, _ in requests), tuple(subject for subject in subjects if subject.is_set)
@@ -109,7 +133,7 @@ async def take(redis: Redis, subjects: Sequence[Limits], *, requests: Sequence[t
         raise Unavailable from error
     windows = _windows(limited, now_us, counted)
     if by:
-        raise _refusal(_name(limited[(by - 1) // 2], tokens=by % 2 == 0), wait_us, windows)
+        raise _refusal(limited[(by - 1) // 2], by % 2 == 0, wait_us, windows)
     return Taken(ids=ids, by=limited, windows=windows)
 
 
@@ -192,14 +216,16 @@ def _name(subject: Limits, *, tokens: bool) -> str:
     return f"{'team' if subject.key_id is None else 'key'}-{'tpm' if tokens else 'rpm'}"
 
 
-def _refusal(name: str, wait_us: int, windows: Sequence[Window]) -> TooManyRequests:
+def _refusal(subject: Limits, of_tokens: bool, wait_us: int, windows: Sequence[Window]) -> RateLimited:
+    name = _name(subject, tokens=of_tokens)
     refusing = next(window for window in windows if window.name == name)
-    kind = "tokens" if refusing.is_of_tokens else "requests"
-    headers = {"rate_limit_type": kind, **_headers(windows), "RateLimit": refusing.state}
-    return TooManyRequests("Rate limit exceeded", retry_after_s=math.ceil(wait_us / US), headers=headers)
+    kind = "tokens" if of_tokens else "requests"
+    headers = {"rate_limit_type": kind, **headers_of(windows), "RateLimit": refusing.state}
+    return RateLimited(subject.team_id, refusing, windows, retry_after_s=math.ceil(wait_us / US), headers=headers)
 
 
-def _headers(windows: Sequence[Window]) -> dict[str, str]:
+def headers_of(windows: Sequence[Window]) -> dict[str, str]:
+    """The headers that tell of these limits; none without a limit."""
     if not windows:
         return {}
     of_requests = [window for window in windows if not window.is_of_tokens]

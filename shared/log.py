@@ -10,7 +10,7 @@ import psycopg
 import structlog
 import structlog.tracebacks
 
-QUIET = ("LiteLLM", "httpx", "httpcore", "openai", "aiohttp", "asyncio", "dramatiq")
+QUIET = ("psycopg.pool", "LiteLLM", "httpx", "httpcore", "openai", "aiohttp", "asyncio", "dramatiq")
 
 
 def configure(level: str, process: str) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 ALIASES = tables.model_aliases
 
@@ -99,24 +99,24 @@ class Usage:
     total_tokens: int = 0
 
 
-async def create(tx: Tx, columns: Mapping[str, Any]) -> bool:
+async def create(tx: CoreTx, columns: Mapping[str, Any]) -> bool:
     """Make it; `columns` are those of the table. False when the name is taken, also by one made at the same time."""
     made = insert(ALIASES).values(dict(columns)).on_conflict_do_nothing().returning(ALIASES.c.alias)
     return (await tx.execute(made)).first() is not None
 
 
-async def change(tx: Tx, alias: str, columns: Mapping[str, Any]) -> None:
+async def change(tx: CoreTx, alias: str, columns: Mapping[str, Any]) -> None:
     """Set these columns; calls already accepted see it at their next attempt."""
     await tx.execute(update(ALIASES).where(ALIASES.c.alias == alias).values(**columns, updated_at=func.app_now()))
 
 
-async def lock(tx: Tx, aliases: Iterable[str]) -> set[str]:
+async def lock(tx: CoreTx, aliases: Iterable[str]) -> set[str]:
     """Let no other transaction change or delete them until this one ends. Returns those that exist."""
     wanted = select(ALIASES.c.alias).where(ALIASES.c.alias.in_(list(aliases)))
     return set((await tx.execute(wanted.order_by(ALIASES.c.alias).with_for_update())).scalars())
 
 
-async def delete(tx: Tx, alias: str) -> bool:
+async def delete(tx: CoreTx, alias: str) -> bool:
     """Delete it; it leaves all groups and is nobody's fallback any more. False when there is none."""
     await hot(tx, LEAVE_FALLBACKS, {"alias": alias})
     gone = delete_from(ALIASES).where(ALIASES.c.alias == alias).returning(ALIASES.c.alias)

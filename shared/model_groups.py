@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 GROUPS = tables.model_access_groups
 MEMBERS = tables.model_access_group_members
@@ -92,30 +92,30 @@ class Member:
     created_at: datetime
 
 
-async def create(tx: Tx, columns: Mapping[str, Any]) -> bool:
+async def create(tx: CoreTx, columns: Mapping[str, Any]) -> bool:
     """Make it; `columns` are those of the table. False when the name is taken, also by one made at the same time."""
     made = insert(GROUPS).values(dict(columns)).on_conflict_do_nothing().returning(GROUPS.c.group_name)
     return (await tx.execute(made)).first() is not None
 
 
-async def lock(tx: Tx, names: Sequence[str]) -> set[str]:
+async def lock(tx: CoreTx, names: Sequence[str]) -> set[str]:
     """Let no other transaction change these groups or their members until this one ends. Returns those that exist."""
     wanted = select(GROUPS.c.group_name).where(GROUPS.c.group_name.in_(names))
     return set((await tx.execute(wanted.order_by(GROUPS.c.group_name).with_for_update())).scalars())
 
 
-async def change(tx: Tx, group_name: str, columns: Mapping[str, Any]) -> None:
+async def change(tx: CoreTx, group_name: str, columns: Mapping[str, Any]) -> None:
     """Set these columns, and stamp the change."""
     changed = update(GROUPS).where(GROUPS.c.group_name == group_name)
     await tx.execute(changed.values(**columns, updated_at=func.app_now()))
 
 
-async def remove(tx: Tx, group_name: str) -> None:
+async def remove(tx: CoreTx, group_name: str) -> None:
     """Delete it. Lock it first, and see that no team holds it."""
     await tx.execute(delete(GROUPS).where(GROUPS.c.group_name == group_name))
 
 
-async def touch(tx: Tx, names: Sequence[str]) -> None:
+async def touch(tx: CoreTx, names: Sequence[str]) -> None:
     """Stamp the change of members."""
     await tx.execute(update(GROUPS).where(GROUPS.c.group_name.in_(names)).values(updated_at=func.app_now()))
 
@@ -137,12 +137,12 @@ async def add_to(tx: Tx, groups: Sequence[str], alias: str) -> None:
     await hot(tx, ADD_TO, {"groups": list(groups), "alias": alias})
 
 
-async def take_out(tx: Tx, group_name: str, aliases: Iterable[str]) -> None:
+async def take_out(tx: CoreTx, group_name: str, aliases: Iterable[str]) -> None:
     """Take these aliases out of the group, where they are members."""
     await tx.execute(delete(MEMBERS).where(MEMBERS.c.group_name == group_name, MEMBERS.c.alias.in_(list(aliases))))
 
 
-async def leave_others(tx: Tx, groups: Sequence[str], alias: str) -> None:
+async def leave_others(tx: CoreTx, groups: Sequence[str], alias: str) -> None:
     """Take the alias out of every group but these."""
     await tx.execute(delete(MEMBERS).where(MEMBERS.c.alias == alias, MEMBERS.c.group_name.not_in(groups)))
 

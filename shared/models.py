@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
-from shared.errors import BadRequest, Forbidden, NotFound
+from shared.errors import BadRequest, Forbidden, KeyModelDenied, NotFound, TeamModelDenied, UnknownModel
 
 # `only` are the names that the key is narrowed to, aliases or groups; null: all that its team may use.
 RESOLVE = f"""
@@ -32,11 +32,11 @@ with wanted as (
       from teams t where t.id = %(team_id)s
 ), found as (
     select 'alias' as role, 0 as place, a.alias,
-           exists (select from team_access_groups h
-                     join model_access_groups g on g.group_name = h.group_name and g.status = 'active'
-                     join model_access_group_members m on m.group_name = h.group_name
-                    where h.team_id = %(team_id)s and m.alias = a.alias
-                      and (%(only)s::text[] is null or array[m.alias, m.group_name] && %(only)s)) as held
+           (select bool_or(%(only)s::text[] is null or array[m.alias, m.group_name] && %(only)s)
+              from team_access_groups h
+              join model_access_groups g on g.group_name = h.group_name and g.status = 'active'
+              join model_access_group_members m on m.group_name = h.group_name
+             where h.team_id = %(team_id)s and m.alias = a.alias) as held
       from wanted w join model_aliases a on a.alias = w.name
     union all
     select 'fallback', f.place, f.alias, true
@@ -93,7 +93,7 @@ class Route:
 class Found(NamedTuple):
     """A line of what the statement brings: what the name is to the team, and one alias it leads to (or none).
 
-    held: whether team and key may use the alias; a fallback needs no access.
+    held: whether team and key may use the alias; None where already the team may not. A fallback needs no access.
     """
 
     name: str | None
@@ -105,17 +105,24 @@ class Found(NamedTuple):
     candidate: Candidate | None
 
 
-async def resolve(tx: Tx, team_id: str, asked: str | None, *, only: Sequence[str] | None = None) -> Route:
-    """The route of a call that asks for this name, or for none. Raises Forbidden, BadRequest, NotFound (team).
+async def resolve(
+    tx: Tx, team_id: str, asked: str | None, *, only: Sequence[str] | None = None, known_as: str | None = None
+) -> Route:
+    """The route of a call that asks for this name, or for none. known_as: the client's own name for what it asks for.
 
-    only: aliases and groups that the key is narrowed to; none at all means everything its team may use.
+    Raises UnknownModel, TeamModelDenied, KeyModelDenied, Forbidden (a group without models), BadRequest (nothing to
+    default to), NotFound (team). only: aliases and groups that the key is narrowed to; none at all means everything its
+    team may use.
     """
     rows = await hot(tx, RESOLVE, {"team_id": team_id, "asked": asked, "only": list(only) if only else None})
-    return decide(team_id, asked, [_found(row) for row in rows])
+    return decide(team_id, known_as or asked, [_found(row) for row in rows])
 
 
 def decide(team_id: str, asked: str | None, found: Sequence[Found]) -> Route:
-    """The route, from what is known of the name; `found` is in the order of trying. Raises as `resolve`."""
+    """The route, from what is known of the name; `found` is in the order of trying. Raises as `resolve`.
+
+    asked: the name as the client knows it.
+    """
     if not found:
         raise NotFound(f"Team '{team_id}' not found")
     name = found[0].name
@@ -124,7 +131,7 @@ def decide(team_id: str, asked: str | None, found: Sequence[Found]) -> Route:
     candidates = _unique(_by_alias(found) or _by_group(found))
     if candidates:
         return Route(asked=asked or candidates[0].alias, candidates=candidates)
-    raise Forbidden(_refusal(team_id, name, found))
+    raise _refusal(team_id, asked or name, found)
 
 
 def _by_alias(found: Sequence[Found]) -> list[Candidate]:
@@ -150,16 +157,19 @@ def _unique(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple({candidate.alias: candidate for candidate in candidates}.values())
 
 
-def _refusal(team_id: str, name: str, found: Sequence[Found]) -> str:
+def _refusal(team_id: str, name: str, found: Sequence[Found]) -> Forbidden:
     group = found[0]
     narrowed = any(row.role == "member" and row.active for row in found)
     if _is_open(group) and not narrowed:
-        return f"No active models configured for group '{name}'"
-    if any(row.role == "alias" for row in found):
-        return f"Team '{team_id}' does not have access to model alias '{name}'"
+        return Forbidden(f"No active models configured for group '{name}'")
+    alias = next((row for row in found if row.role == "alias"), None)
+    if alias is not None:
+        denied = KeyModelDenied if alias.active and alias.held is False else TeamModelDenied
+        return denied(f"Team '{team_id}' does not have access to model alias '{name}'")
     if group.group_status is not None and (not group.group_held or _is_open(group)):
-        return f"Team '{team_id}' does not have access to model group '{name}'"
-    return f"Model group '{name}' not found or inactive"
+        denied = KeyModelDenied if _is_open(group) else TeamModelDenied
+        return denied(f"Team '{team_id}' does not have access to model group '{name}'")
+    return UnknownModel(f"Model group '{name}' not found or inactive")
 
 
 def _found(row: Any) -> Found:

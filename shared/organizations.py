@@ -12,7 +12,7 @@ from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 ORGANIZATIONS = tables.organizations
 
@@ -53,7 +53,7 @@ class Organization:
     updated_at: datetime
 
 
-async def create(tx: Tx, organization_id: str, *, name: str, metadata: Mapping[str, Any]) -> bool:
+async def create(tx: CoreTx, organization_id: str, *, name: str, metadata: Mapping[str, Any]) -> bool:
     """Make it. False when the id is taken, also by one made at the same time."""
     values = {"id": organization_id, "name": name, "metadata": dict(metadata)}
     made = insert(ORGANIZATIONS).values(values).on_conflict_do_nothing().returning(ORGANIZATIONS.c.id)
@@ -71,7 +71,7 @@ async def lock(tx: Tx, organization_id: str) -> str | None:
     return rows[0].status if rows else None
 
 
-async def change(tx: Tx, organization_id: str, columns: Mapping[str, Any]) -> None:
+async def change(tx: CoreTx, organization_id: str, columns: Mapping[str, Any]) -> None:
     """Set these columns of a locked organization."""
     changed = update(ORGANIZATIONS).where(ORGANIZATIONS.c.id == organization_id)
     await tx.execute(changed.values(**columns, updated_at=func.app_now()))

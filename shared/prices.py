@@ -49,6 +49,8 @@ class Bundled:
     cached_input: int | None
     max_output_tokens: int | None
     provider: str | None
+    mode: str | None = None
+    max_input_tokens: int | None = None
 
 
 class PriceMap:
@@ -107,14 +109,21 @@ def _bundled(entry: dict[str, Any]) -> Bundled | None:
     if not isinstance(per_input, int | float) or not isinstance(per_output, int | float):
         return None
     cached = entry.get("cache_read_input_token_cost")
-    largest = entry.get("max_output_tokens")
+    mode = entry.get("mode")
     return Bundled(
         input=_per_mtok(per_input),
         output=_per_mtok(per_output),
         cached_input=_per_mtok(cached) if isinstance(cached, int | float) else None,
-        max_output_tokens=largest if isinstance(largest, int) else None,
+        max_output_tokens=_tokens(entry, "max_output_tokens"),
         provider=_provider(str(entry.get("litellm_provider"))),
+        mode=mode if isinstance(mode, str) else None,
+        max_input_tokens=_tokens(entry, "max_input_tokens"),
     )
+
+
+def _tokens(entry: dict[str, Any], name: str) -> int | None:
+    found = entry.get(name)
+    return found if isinstance(found, int) else None
 
 
 def _provider(word: str) -> str | None:

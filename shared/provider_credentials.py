@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 CREDENTIALS = tables.provider_credentials
 
@@ -61,7 +61,7 @@ class Credential:
     updated_at: datetime
 
 
-async def create(tx: Tx, columns: Mapping[str, Any]) -> None:
+async def create(tx: CoreTx, columns: Mapping[str, Any]) -> None:
     """Make it. Raises ActiveExists, NameTaken; `tx` is of no more use then."""
     try:
         await tx.execute(insert(CREDENTIALS).values(dict(columns)))
@@ -69,7 +69,7 @@ async def create(tx: Tx, columns: Mapping[str, Any]) -> None:
         raise _taken(error) from None
 
 
-async def change(tx: Tx, credential_id: UUID, columns: Mapping[str, Any]) -> None:
+async def change(tx: CoreTx, credential_id: UUID, columns: Mapping[str, Any]) -> None:
     """Set these columns; calls see them at their next attempt. Raises ActiveExists, NameTaken, as `create`."""
     changed = update(CREDENTIALS).where(CREDENTIALS.c.id == credential_id)
     try:
@@ -78,7 +78,7 @@ async def change(tx: Tx, credential_id: UUID, columns: Mapping[str, Any]) -> Non
         raise _taken(error) from None
 
 
-async def remove(tx: Tx, credential_id: UUID) -> None:
+async def remove(tx: CoreTx, credential_id: UUID) -> None:
     """Delete it, with its key; attempts keep its id."""
     await tx.execute(delete(CREDENTIALS).where(CREDENTIALS.c.id == credential_id))
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 
 TEAMS = tables.teams
 
@@ -127,7 +127,7 @@ class Team:
     aliases: list[str]
 
 
-async def create(tx: Tx, team_id: str, **columns: Any) -> bool:
+async def create(tx: CoreTx, team_id: str, **columns: Any) -> bool:
     """Make it; `columns` are those of the table. False when the id is taken, also by one made at the same time."""
     made = insert(TEAMS).values(id=team_id, **columns).on_conflict_do_nothing().returning(TEAMS.c.id)
     return (await tx.execute(made)).first() is not None
@@ -139,7 +139,7 @@ async def lock(tx: Tx, team_id: str) -> str | None:
     return rows[0].organization_id if rows else None
 
 
-async def change(tx: Tx, team_id: str, columns: Mapping[str, Any]) -> None:
+async def change(tx: CoreTx, team_id: str, columns: Mapping[str, Any]) -> None:
     """Set these columns of a locked team; calls already accepted keep the terms they were accepted under."""
     await tx.execute(update(TEAMS).where(TEAMS.c.id == team_id).values(**columns, updated_at=func.app_now()))
 

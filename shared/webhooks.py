@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, select
 
 from shared import tables
-from shared.db import Tx, hot
+from shared.db import CoreTx, Tx, hot
 from shared.event_types import OPT_IN
 
 REFUSALS_TO_DISABLE = 10
@@ -207,21 +207,21 @@ class Recorded:
     disabled: bool
 
 
-async def lock_team(tx: Tx, team_id: str) -> bool:
+async def lock_team(tx: CoreTx, team_id: str) -> bool:
     """Whether the team exists; its endpoints are counted and created one at a time until `tx` ends."""
     there = (tables.teams.c.id == team_id) & (tables.teams.c.status != "deleted")
     statement = select(tables.teams.c.id).where(there).with_for_update(key_share=True)
     return await tx.scalar(statement) is not None
 
 
-async def count(tx: Tx, team_id: str) -> int:
+async def count(tx: CoreTx, team_id: str) -> int:
     """How many endpoints the team has, disabled ones too."""
     statement = select(func.count()).where(tables.webhook_endpoints.c.team_id == team_id)
     return await tx.scalar(statement) or 0
 
 
 async def create(
-    tx: Tx,
+    tx: CoreTx,
     id_: UUID,
     team_id: str,
     *,

@@ -1,7 +1,7 @@
 """A Waybill in one process: the app on the real servers, and a worker's calls on a provider that answers as told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -41,11 +41,50 @@ def refused(code: str = "provider_error", **fields: Any) -> ProviderError:
     return ProviderError(code, **{"outcome": Outcome.FAILED, "again": "same", **fields})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Saying:
+    """A step told in pieces: words of the first choice, all that choices say, or an event that it waits for."""
+
+    pieces: Sequence[str | list[dict[str, Any]] | asyncio.Event]
+    then: Answer | Exception
+
+    async def tell(self, sink: Sink) -> None:
+        """Stream it; what has no pieces is an answer that comes in one, or a failure before the first."""
+        for piece in self.pieces or self._whole():
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            else:
+                await sink.send([{"index": 0, "delta": {"content": piece}}] if isinstance(piece, str) else piece)
+
+    def _whole(self) -> list[list[dict[str, Any]]]:
+        if isinstance(self.then, Exception):
+            return []
+        return [[_said(choice)] for choice in orjson.loads(self.then.response)["choices"]]
+
+
+def saying(*pieces: str | list[dict[str, Any]] | asyncio.Event, then: Answer | Exception | None = None) -> Saying:
+    """A step told in these pieces; its answer is all their words unless `then` says otherwise."""
+    words = "".join(piece for piece in pieces if isinstance(piece, str))
+    return Saying(pieces=pieces, then=answer(words) if then is None else then)
+
+
+def _said(choice: Mapping[str, Any]) -> dict[str, Any]:
+    if "text" in choice:
+        return {"index": choice["index"], "text": choice["text"]}
+    return {
+        "index": choice["index"],
+        "delta": {n: value for n, value in choice["message"].items() if value is not None},
+    }
+
+
+Step = Answer | Exception | Saying | Callable[[], Any]
+
+
 @dataclass
 class Scripted:
     """A provider that takes the next step for each request, and says Paris when there is none."""
 
-    steps: list[Answer | Exception | Callable[[], Any]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     asked: list[Claimed] = field(default_factory=list)
     closed: list[UUID] = field(default_factory=list)
     held: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,9 +105,12 @@ class Scripted:
         step = self.steps.pop(0) if self.steps else answer()
         if callable(step):
             step = await step()
-        if isinstance(step, Exception):
-            raise step
-        return step
+        saying = step if isinstance(step, Saying) else Saying(pieces=(), then=step)
+        if sink is not None:
+            await saying.tell(sink)
+        if isinstance(saying.then, Exception):
+            raise saying.then
+        return saying.then
 
     async def until_asked(self, count: int) -> None:
         async with asyncio.timeout(10), self.came:

@@ -1,5 +1,9 @@
-"""From a library's answer object to ours: the choices as clients get them, and the tokens the provider reported."""
+"""From what a provider sent to our answer: its chunks joined, its whole body read, the tokens it reported counted.
 
+A body or chunk is the JSON object of OpenAI's wire, or what the library made of another wire in the same form.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -9,36 +13,143 @@ from shared.calls import Claimed
 from shared.closing import Usage
 from shared.estimate import BYTES_PER_TOKEN
 from workers.classify import request_id
+from workers.pieces import Choice, TextChoice, finish_word
 from workers.provider import Answer
-
-USAGE_NAMES = ("usage", "usageMetadata", "meta")
-"""Where providers put their token counts."""
-
+from workers.tool_calls import Json
 
 MAX_ID = 200
 MAX_TOKENS = 2**30
 """Prompt and completion together still fit the column; nobody has such a context."""
+MAX_CHOICES = 4096
+"""More than any request may ask for: a provider's index above it is garbage."""
+TOLD = ("service_tier", "system_fingerprint")
 
 
 class Unreadable(Exception):
     """The provider said yes, but there is no answer in what it sent."""
 
 
-def read(result: Any, raw: str, call: Claimed, headers: Any) -> Answer:
-    """result: litellm's ModelResponse. raw: the provider's body as litellm got it. Raises Unreadable."""
-    choices = [_choice(index, choice) for index, choice in enumerate(getattr(result, "choices", None) or ())]
-    if not choices:
-        raise Unreadable
-    response: dict[str, Any] = {"choices": choices}
-    service_tier = getattr(result, "service_tier", None)
-    if service_tier is not None:
-        response["service_tier"] = service_tier
-    return Answer(
-        response=orjson.dumps(response).decode(),
-        finish_reason=_word(choices[0]["finish_reason"]),
-        usage=_usage(getattr(result, "usage", None), raw, call, choices),
-        provider_request_id=request_id(httpx.Headers(headers), ()) or _word(getattr(result, "id", None)),
-    )
+class Tokens:
+    """The largest counts that a provider reported; some of them report while they speak."""
+
+    def __init__(self) -> None:
+        self.reported = False
+        self._counts = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "reasoning_tokens": 0}
+
+    def add(self, usage: Any) -> None:
+        """Count a usage block; anything that is none counts as not reported."""
+        if not isinstance(usage, Mapping):
+            return
+        self.reported = True
+        for name in ("prompt_tokens", "completion_tokens"):
+            self._see(name, usage.get(name))
+        for name, details in (
+            ("cached_tokens", "prompt_tokens_details"),
+            ("reasoning_tokens", "completion_tokens_details"),
+        ):
+            if isinstance(usage.get(details), Mapping):
+                self._see(name, usage[details].get(name))
+
+    def usage(self, call: Claimed, said_bytes: int) -> Usage:
+        """As the provider reported it; 0 is a report, and only what is missing is estimated."""
+        if self.reported:
+            return Usage(**self._counts, source="provider")
+        completion = -(-said_bytes // BYTES_PER_TOKEN)
+        return Usage(prompt_tokens=call.estimated_prompt_tokens, completion_tokens=completion, source="estimated")
+
+    def _see(self, name: str, value: Any) -> None:
+        if isinstance(value, int | float) and value == value:  # noqa: PLR0124 - not a number
+            self._counts[name] = max(self._counts[name], int(min(value, MAX_TOKENS)))
+
+
+class Assembly:
+    """One answer while it comes. `expected`: how many choices were asked for."""
+
+    def __init__(self, expected: int) -> None:
+        self.tokens = Tokens()
+        self._expected = expected
+        self._told: dict[str, str] = {}
+        self._id: str | None = None
+
+    def take(self, chunk: Json) -> list[Json]:
+        """Keep a chunk; the pieces to pass on."""
+        if chunk.get("usage"):
+            self.tokens.add(chunk["usage"])
+        for name in TOLD:
+            if isinstance(chunk.get(name), str):
+                self._told[name] = chunk[name]
+        self._id = self._id or chunk.get("id")
+        return [piece for choice in chunk.get("choices") or () for piece in self._pieces(choice, _index(choice))]
+
+    def is_whole(self, *, done: bool) -> bool:
+        """Whether every choice has ended: those that began where the provider said it is done, else all asked for."""
+        choices = self._choices()
+        ended = bool(choices) and all(choice.finish_reason is not None for choice in choices)
+        return ended and (done or len(choices) >= self._expected)
+
+    def answer(self, call: Claimed, headers: Mapping[str, str]) -> Answer:
+        """The whole. Raises Unreadable when there is none."""
+        choices = self._stored()
+        if not choices:
+            raise Unreadable
+        return Answer(
+            response=orjson.dumps({"choices": choices, **self._told}).decode(),
+            finish_reason=choices[0]["finish_reason"],
+            usage=self.tokens.usage(call, sum(map(_said_bytes, choices))),
+            provider_request_id=request_id(httpx.Headers(dict(headers)), ()) or _word(self._id),
+        )
+
+    def _stored(self) -> list[Json]:
+        return [choice.stored() for choice in sorted(self._choices(), key=lambda choice: choice.index)]
+
+    def _choices(self) -> Sequence[Choice | TextChoice]:
+        raise NotImplementedError
+
+    def _pieces(self, said: Json, index: int) -> list[Json]:
+        raise NotImplementedError
+
+
+class ChatAssembly(Assembly):
+    """A chat answer, from chunks or from a body: a message is taken as one large delta."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(expected)
+        self._begun: dict[int, Choice] = {}
+
+    def _choices(self) -> Sequence[Choice]:
+        return list(self._begun.values())
+
+    def _pieces(self, said: Json, index: int) -> list[Json]:
+        choice = self._begun.get(index)
+        if choice is None:
+            choice = self._begun[index] = Choice(index)
+        delta = said.get("delta")
+        pieces = [choice.take(_message(said) if delta is None else delta, said.get("logprobs"))]
+        if said.get("finish_reason"):
+            choice.finish_reason = finish_word(said["finish_reason"])
+            if self._expected > 1:
+                pieces.append(choice.opening())
+        return [piece for piece in pieces if piece is not None]
+
+
+class TextAssembly(Assembly):
+    """A text completion, from chunks or from a body."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(expected)
+        self._begun: dict[int, TextChoice] = {}
+
+    def _choices(self) -> Sequence[TextChoice]:
+        return list(self._begun.values())
+
+    def _pieces(self, said: Json, index: int) -> list[Json]:
+        choice = self._begun.get(index)
+        if choice is None:
+            choice = self._begun[index] = TextChoice(index)
+        piece = choice.take(said)
+        if said.get("finish_reason"):
+            choice.finish_reason = finish_word(said["finish_reason"])
+        return [] if piece is None else [piece]
 
 
 def _word(value: Any) -> str | None:
@@ -46,62 +157,24 @@ def _word(value: Any) -> str | None:
     return str(value).replace("\x00", "")[:MAX_ID] if value else None
 
 
-def _choice(index: int, choice: Any) -> dict[str, Any]:
-    shown = {"index": index, "message": _message(choice.message), "finish_reason": choice.finish_reason}
-    if getattr(choice, "logprobs", None) is not None:
-        shown["logprobs"] = _plain(choice.logprobs)
-    return shown
+def _index(choice: Json) -> int:
+    index = choice.get("index") or 0
+    if not isinstance(index, int) or not 0 <= index < MAX_CHOICES:
+        raise Unreadable
+    return index
 
 
-def _message(message: Any) -> dict[str, Any]:
-    tool_calls = getattr(message, "tool_calls", None)
-    content = message.content if message.content is not None or tool_calls else ""
-    shown = {"role": "assistant", "content": content}
-    for name in ("tool_calls", "refusal", "annotations", "audio"):
-        value = getattr(message, name, None)
-        if value:
-            shown[name] = _plain(value)
-    return shown
+def _message(said: Json) -> Json:
+    """The message of a whole choice; its tool calls have no index but their place."""
+    message: Json = said.get("message") or {}
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return message | {"tool_calls": [{**call, "index": at} for at, call in enumerate(calls)]}
 
 
-def _plain(value: Any) -> Any:
-    """As the provider sent it: fields the library only declares are unset and stay out."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.model_dump(mode="json", exclude_unset=True) if hasattr(value, "model_dump") else value
-
-
-def _usage(usage: Any, raw: str, call: Claimed, choices: list[dict[str, Any]]) -> Usage:
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    # litellm makes (0, 0) of a missing usage; only the provider's own body tells that from a reported 0.
-    if not prompt and not completion and not _reported(raw):
-        estimate = sum(_text_bytes(choice["message"]) for choice in choices)
-        completion = -(-estimate // BYTES_PER_TOKEN)
-        return Usage(prompt_tokens=call.estimated_prompt_tokens, completion_tokens=completion, source="estimated")
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
-        reasoning_tokens=_count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens"),
-        source="provider",
-    )
-
-
-def _count(holder: Any, name: str) -> int:
-    value = getattr(holder, name, None)
-    return min(max(int(value), 0), MAX_TOKENS) if isinstance(value, int | float) else 0
-
-
-def _reported(raw: str) -> bool:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(body, dict) and any(isinstance(body.get(name), dict) for name in USAGE_NAMES)
-
-
-def _text_bytes(message: dict[str, Any]) -> int:
-    content, calls = message["content"], message.get("tool_calls")
-    texts = [content] if isinstance(content, str) else []
-    texts += [orjson.dumps(value).decode() for value in (calls, None if isinstance(content, str) else content) if value]
-    return sum(len(text.encode()) for text in texts)
+def _said_bytes(choice: Json) -> int:
+    if "text" in choice:
+        return len(choice["text"].encode())
+    said = {name: value for name, value in choice["message"].items() if name not in {"role", "annotations"} and value}
+    return sum(len(value.encode() if isinstance(value, str) else orjson.dumps(value)) for value in said.values())

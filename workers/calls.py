@@ -176,7 +176,7 @@ class Calls:
 
     async def _claim_group(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
         wanted = [call_id for ids in group for call_id in ids]
-        async with self._rt.db.statement() as tx:
+        async with self._rt.db.hot_statement() as tx:
             won = await calls.claim(tx, wanted, lease_s=self._rt.settings.lease_s, worker=self._worker)
         return _shared_out(won, group)
 
@@ -193,11 +193,11 @@ class Calls:
     async def _claim_limited(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
         """Claim as many as the limits of their teams have room for; the others wait for their turn again."""
         wanted = [call_id for ids in group for call_id in ids]
-        async with self._rt.db.statement() as tx:
+        async with self._rt.db.hot_statement() as tx:
             wanted = await waiting_calls.limited(tx, wanted)
         if not wanted:
             return [[] for _ in group]
-        async with self._rt.db.transaction() as tx:
+        async with self._rt.db.hot_transaction() as tx:
             teams = await waiting_calls.lock_limited(tx, wanted)
             fitting = await waiting_calls.fitting(tx, wanted, teams)
             lease_s = self._rt.settings.lease_s
@@ -207,7 +207,7 @@ class Calls:
     async def _ring_next(self, team_ids: Sequence[str]) -> list[None]:
         """Calls of these limited teams ended: what they held back is rung at once, the dispatcher is the net."""
         try:
-            async with self._rt.db.statement() as tx:
+            async with self._rt.db.hot_statement() as tx:
                 following = await waiting_calls.next_of(tx, set(team_ids), most=RUNG_DIRECTLY)
         except Exception as error:
             if not is_down(error):
@@ -218,7 +218,7 @@ class Calls:
         return [None] * len(team_ids)
 
     async def _close_group(self, group: Sequence[Report]) -> list[bool | Exception]:
-        async with self._rt.db.transaction() as tx:
+        async with self._rt.db.hot_transaction() as tx:
             aftermath = await closing.close_attempts(tx, group, now=clock.now())
         for message in aftermath.messages():
             self._rt.ring(message)

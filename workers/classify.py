@@ -3,6 +3,8 @@
 the provider answered 4xx/5xx -> failed, by status and the body's code
 no byte was sent              -> failed
 everything else               -> unknown: the provider may be working, or has billed
+
+An error inside of a stream that began well is unknown too, but keeps the code it has by its words.
 """
 
 import re
@@ -34,6 +36,14 @@ POLICY_CODES = {"content_policy_violation", "content_filter", "invalid_prompt"}
 # litellm knows more providers' words for these two than there are codes.
 CONTEXT_CLASS, POLICY_CLASS = "ContextWindowExceededError", "ContentPolicyViolationError"
 
+TOLD_IN_STREAMS = {401, 402, 403, 429}
+# What providers call, in `type` or `code`, what a status would say.
+STATUS_WORDS = (
+    ("rate_limit", 429), ("too_many", 429), ("resource_exhausted", 429), ("throttl", 429), ("overloaded", 529),
+    ("auth", 401), ("api_key", 401), ("permission", 403), ("not_found", 404), ("timeout", 408), ("invalid", 400),
+    ("bad_request", 400),
+)  # fmt: skip
+
 LIBRARY_WORDS = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)\b\s*[:-]\s*)+")
 LIBRARY_ADVICE = re.compile(r"(?s)(?:, for model=|\s*To drop these, set|\s*Received Model Group=).*$")
 
@@ -59,19 +69,47 @@ def classify(error: Exception, exchange: Exchange, secrets: Iterable[str]) -> Pr
     )
 
 
+def in_band(said: Any, exchange: Exchange, secrets: Iterable[str]) -> ProviderError:
+    """What an error in the stream of an answer means. said: the error object, or the text in its place."""
+    details = _details(said) if isinstance(said, dict) else {"message": said}
+    codes = [str(details[name]) for name in ("code", "type", "status") if details.get(name)]
+    code, again = _answered(_told_status(codes), codes, ())
+    known = tuple(secrets)
+    message = details.get("message")
+    return ProviderError(
+        code,
+        outcome=Outcome.UNKNOWN,
+        again=again,
+        message=(scrub(message, known) or None) if isinstance(message, str) else None,
+        http_status=exchange.status,
+        provider_request_id=request_id(exchange.headers, known),
+    )
+
+
+def _told_status(codes: list[str]) -> int:
+    """The status that an error would have had; 500 where nothing tells."""
+    numbers = [int(code) for code in codes if code.isdigit()]
+    told = next((number for number in numbers if 400 <= number < 600), None)
+    words = " ".join(codes).lower()
+    return told or next((status for word, status in STATUS_WORDS if word in words), 500)
+
+
 def _ruling(links: list[BaseException], exchange: Exchange, status: int | None) -> tuple[str, Again, Outcome]:
+    codes, names = _codes(links), {base.__name__ for base in type(links[0]).__mro__}
     if status is not None and status >= 300:
-        return *_answered(status, links), Outcome.FAILED
+        return *_answered(status, codes, names), Outcome.FAILED
+    if status is not None and (told := _mid_stream_status(links)) is not None:
+        return *_answered(told, codes, names), Outcome.UNKNOWN
     timed_out = any(isinstance(link, httpx.TimeoutException) or type(link).__name__ == "Timeout" for link in links)
     if status is None and _never_sent(links, exchange):
         local = None if _on_the_wire(links) else _local_status(links[0])
-        return *(("provider_error", "same") if local is None else _answered(local, links)), Outcome.FAILED
+        return *(("provider_error", "same") if local is None else _answered(local, codes, names)), Outcome.FAILED
     return "provider_timeout" if timed_out else "provider_error", "same", Outcome.UNKNOWN
 
 
-def _answered(status: int, links: list[BaseException]) -> Ruling:
-    names = {base.__name__ for base in type(links[0]).__mro__}
-    codes = set(_codes(links))
+def _answered(status: int, told: Iterable[str], names: Iterable[str]) -> Ruling:
+    """told: the words of the provider's error. names: of the classes of the library's."""
+    codes = set(told)
     if codes & QUOTA_CODES or status in {401, 402, 403}:
         return "provider_auth", "next"
     if status == 429:
@@ -85,6 +123,11 @@ def _answered(status: int, links: list[BaseException]) -> Ruling:
     if codes & CONTEXT_CODES or CONTEXT_CLASS in names:
         return "context_length_exceeded", "next"
     return "provider_bad_request", "never"
+
+
+def _mid_stream_status(links: list[BaseException]) -> int | None:
+    """What the library says of an error inside of a stream that began well, where that is more than a cut."""
+    return next((found for link in links if (found := getattr(link, "status_code", None)) in TOLD_IN_STREAMS), None)
 
 
 def _never_sent(links: list[BaseException], exchange: Exchange) -> bool:

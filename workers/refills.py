@@ -13,7 +13,7 @@ MOST_AT_ONCE = 400
 
 async def add_due(rt: Runtime) -> int:
     """Give what is due to up to a stepful of teams. Returns how many refills were given."""
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         team_ids = await refills.due(tx, limit=STEP)
     return sum([await _refill_alone(rt, team_id) for team_id in team_ids])
 
@@ -30,7 +30,7 @@ async def _refill_alone(rt: Runtime, team_id: str) -> int:
 
 async def refill(rt: Runtime, team_id: str) -> int:
     """Give one team the refills whose time has passed, oldest first: one entry each, unique by its due time."""
-    async with rt.db.transaction() as tx:
+    async with rt.db.hot_transaction() as tx:
         due = await refills.lock_due(tx, team_id)
         if due is None:
             return 0

@@ -32,7 +32,7 @@ async def delete_expired(rt: Runtime) -> dict[str, int]:
 async def _all(rt: Runtime, step: Callable[[Tx], Awaitable[int]]) -> int:
     total = 0
     for _ in range(MOST_STEPS):
-        async with rt.db.transaction() as tx:
+        async with rt.db.hot_transaction() as tx:
             found = await step(tx)
         total += found
         if found < STEP:

@@ -251,7 +251,7 @@ class Chunkwriter:
         return relay.written == len(relay.texts) and (relay.end is None or relay.ended.is_set())
 
     async def _begin_group(self, group: Sequence[Fence]) -> list[bool]:
-        async with self._rt.db.statement() as tx:
+        async with self._rt.db.hot_statement() as tx:
             begun = await attempts.begin_streams(tx, group)
         return [fence in begun for fence in group]
 

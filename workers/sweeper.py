@@ -65,7 +65,7 @@ class Sweep:
         """A worker died or froze: its attempt's outcome is unknown, the call goes back or ends."""
         if clock.monotonic() < self.leases_from:
             return 0
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             expired = await waiting_calls.expired(tx, limit=STEP)
         if not expired:
             return 0
@@ -86,7 +86,7 @@ class Sweep:
             return 0
 
     async def _close_swept(self, swept: Sequence[Report]) -> int:
-        async with self.rt.db.transaction() as tx:
+        async with self.rt.db.hot_transaction() as tx:
             aftermath = await closing.close_attempts(tx, swept, now=clock.now())
         ring(self.rt, aftermath)
         again = [r.call_id for r in swept if r.fence in aftermath.mine and r.state == CallState.PENDING]
@@ -95,11 +95,11 @@ class Sweep:
 
     async def overdue_calls(self) -> int:
         """Pending calls whose deadline passed fail; the running ones are timed by their workers."""
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             overdue = await waiting_calls.overdue(tx, limit=STEP)
         if not overdue:
             return 0
-        async with self.rt.db.transaction() as tx:
+        async with self.rt.db.hot_transaction() as tx:
             locked = await jobs.lock(tx, [job_id for _, job_id in overdue])
             ended = await closing.cancel_calls(
                 tx, locked, call_ids=[call_id for call_id, _ in overdue], code="deadline_exceeded", limit=STEP
@@ -110,13 +110,13 @@ class Sweep:
 
     async def overdue_jobs(self) -> int:
         """Jobs whose deadline passed fail with all their unfinished calls."""
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             overdue = await jobs.overdue(tx, limit=STEP)
         return await self._fail_jobs(overdue, "deadline_exceeded")
 
     async def idle_jobs(self) -> int:
         """Jobs nobody touches any more fail, and their holds are free again."""
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             idle = await jobs.idle(tx, self.rt.settings.job_idle_timeout_s, limit=STEP)
         return await self._fail_jobs(idle, "idle_timeout")
 
@@ -126,18 +126,18 @@ class Sweep:
 
     async def orphaned_attempts(self) -> int:
         """Attempts on record as running whose call went on without them: their cost is estimated and ours."""
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             orphans = await attempts.orphaned(tx, grace_s=self.rt.settings.lease_s, limit=STEP)
         if not orphans:
             return 0
         abandoned = [reports.abandoned(orphan, self.rt.prices) for orphan in orphans]
-        async with self.rt.db.transaction() as tx:
+        async with self.rt.db.hot_transaction() as tx:
             await closing.book_abandoned(tx, abandoned)
         return len(orphans)
 
     async def stale_holds(self) -> int:
         """Holds of jobs that are final. There are none unless a rule was broken: it is repaired and said aloud."""
-        async with self.rt.db.transaction() as tx:
+        async with self.rt.db.hot_transaction() as tx:
             stale = await ledger.release_stale(tx)
         if stale:
             logger.error("stale_holds_released", teams=stale)
@@ -152,7 +152,7 @@ class Sweep:
         waiting = await self.rt.redis.llen(redis_keys.queue(RunCalls.queue))
         if waiting > MOST_BELLS:
             return 0
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             lost = await waiting_calls.lost(
                 tx, rung_before_s=0 if emptied else self.rt.settings.rering_s, limit=MOST_BELLS
             )
@@ -161,7 +161,7 @@ class Sweep:
 
     async def due_deliveries(self) -> int:
         """Webhook deliveries whose next try is due."""
-        async with self.rt.db.statement() as tx:
+        async with self.rt.db.hot_statement() as tx:
             due = await webhooks.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
         self.rt.ring(Deliver(ids=tuple(due)))
         return len(due)

@@ -49,7 +49,7 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
 
 async def dispatch(rt: Runtime) -> int:
     """Ring the waiting calls whose turn it is. Returns how many."""
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         picked = await waiting_calls.dispatch(tx, window=DISPATCH_WINDOW)
     rt.ring(RunCalls(ids=tuple(picked)))
     return len(picked)

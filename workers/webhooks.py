@@ -42,7 +42,7 @@ class Next:
 async def claim(rt: Runtime, delivery_ids: Sequence[UUID], worker: str) -> list[Delivery]:
     """Lease those of these deliveries that are due; `run` each one returned."""
     lease_s = max(rt.settings.lease_s, rt.settings.webhook_timeout_s + BODY_TIMEOUT_S + LEASE_MARGIN_S)
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         return await webhooks.claim(tx, delivery_ids, lease_s=lease_s, worker=worker)
 
 
@@ -66,7 +66,7 @@ async def run(rt: Runtime, sender: WebhookSender, delivery: Delivery) -> None:
         self_rung=self_rung,
         gone=next_.gone,
     )
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         recorded = await webhooks.record(tx, result)
     if recorded.disabled:
         logger.warning("endpoint_disabled", endpoint_id=str(delivery.endpoint_id), team_id=delivery.team_id)

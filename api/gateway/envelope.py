@@ -6,8 +6,11 @@ Money is 402 and never 429, so that no client pays for three more tries; what mu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
+from api.gateway.headers import of_limits
+from shared import clock
 from shared.errors import (
     BudgetExceeded,
     CallFailed,
@@ -24,11 +27,17 @@ from shared.errors import (
     WaybillError,
 )
 from shared.failures import FAILURES
+from shared.limits import RateLimited
 
 INVALID = "invalid_request_error"
 NEVER_AGAIN = {"x-should-retry": "false"}
+MOST_RETRY_AFTER_S = 120
+"""Stock clients take no longer pause than this."""
 IN_FLIGHT_S = 5
 """When it makes sense to come again while calls in flight hold what is left of a budget."""
+
+SAYS_ALL = ("value_error.unpriced",)
+"""Findings whose words need no place beside them."""
 
 TYPES = {
     401: "authentication_error",
@@ -101,6 +110,8 @@ def problem(error: WaybillError) -> Problem:
     """How an error of ours is said here."""
     if isinstance(error, CallFailed):
         return failed_call(error.failure, str(error.detail), provider=error.provider, headers=error.headers)
+    if isinstance(error, RateLimited):
+        return _rate_limited(error)
     ruling = next(ruling for kind, ruling in RULINGS.items() if isinstance(error, kind))
     status = ruling.status or error.status
     message, param = (str(error.detail), None) if isinstance(error.detail, str) else _finding(error.detail)
@@ -109,8 +120,8 @@ def problem(error: WaybillError) -> Problem:
         message=message,
         type=ruling.type or TYPES.get(status, INVALID),
         code=error.code if ruling.has_word else status,
-        param=ruling.param or param,
-        headers={**error.headers, **ruling.headers},
+        param=ruling.param or error.param or param,
+        headers={**_sooner(error.headers), **ruling.headers},
     )
     if isinstance(error, BudgetExceeded) and error.in_flight:
         return replace(said, code="budget_in_flight", headers={**said.headers, "Retry-After": str(IN_FLIGHT_S)})
@@ -127,14 +138,40 @@ def failed_call(code: str, message: str, *, provider: str | None, headers: Mappi
         type=failure.type,
         code=429 if code == "provider_rate_limit" else code,
         provider=provider,
-        headers={**(headers or {}), **more},
+        headers={**_sooner(headers or {}), **more},
     )
+
+
+def _rate_limited(error: RateLimited) -> Problem:
+    """A limit of ours, told in the words that clients of the LiteLLM proxy know."""
+    window, kind = error.window, error.headers["rate_limit_type"]
+    whose = "team" if window.is_of_team else "an API key of team"
+    reset_at = (clock.now() + timedelta(seconds=error.retry_after_s)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Problem(
+        status=error.status,
+        message=(
+            f"Rate limit exceeded for {whose}: {error.team_id}. Limit type: {kind}. Current limit: {window.limit}, "
+            f"Remaining: {window.remaining}. Limit resets at: {reset_at}"
+        ),
+        type=TYPES[error.status],
+        code=error.status,
+        headers={**error.headers, **of_limits(error.windows), "reset_at": reset_at},
+    )
+
+
+def _sooner(headers: Mapping[str, str]) -> dict[str, str]:
+    later = headers.get("Retry-After")
+    return {**headers, **({} if later is None else {"Retry-After": str(min(int(later), MOST_RETRY_AFTER_S))})}
 
 
 def _finding(findings: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     """The first finding speaks for all; its place in the body or the query is the parameter."""
-    place = ".".join(str(part) for part in findings[0]["loc"][1:]) or None
-    said = findings[0]["msg"]
-    if place is None:
+    said, (kind, *place_parts) = findings[0]["msg"], findings[0]["loc"]
+    if kind == "header" or findings[0]["type"] == "json_invalid":
         return said, None
+    place = (
+        "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place_parts).removeprefix(".") or None
+    )
+    if place is None or findings[0]["type"] in SAYS_ALL:
+        return said, place
     return (f"'{place}' is a required property" if said == "field required" else f"'{place}': {said}"), place

@@ -17,7 +17,7 @@ from api.replies import Reply
 from api.wire.answers import Message
 from api.wire.models import GroupOut, ListedGroupOut, TeamGroupOut
 from shared import audit, model_aliases, model_groups, names
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Forbidden, NotFound
 from shared.model_groups import Group
 from shared.runtime import Runtime
@@ -173,7 +173,7 @@ async def _record(tx: Tx, caller: Caller, verb: str, group_name: str, **details:
     await audit.record(tx, caller.actor, f"{verb}_{KIND}", KIND, group_name, details)
 
 
-async def _lock(tx: Tx, group_name: str) -> None:
+async def _lock(tx: CoreTx, group_name: str) -> None:
     if not names.is_name(group_name) or not await model_groups.lock(tx, [group_name]):
         raise NotFound(f"Model access group '{group_name}' not found")
 

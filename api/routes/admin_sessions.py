@@ -15,7 +15,7 @@ from api.wire.answers import Message
 from shared import admin_sessions, admin_users, audit, login_failures
 from shared.admin_users import User
 from shared.audit import Actor
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, TooManyRequests, Unauthorized
 from shared.runtime import Runtime
 
@@ -125,7 +125,7 @@ async def change_own_password(rt: Runtime, caller: Caller, body: ChangePassword,
         return await once.keep(tx, {"message": "Password changed successfully"})
 
 
-async def _self(tx: Tx, caller: Caller) -> User:
+async def _self(tx: CoreTx, caller: Caller) -> User:
     user = await admin_users.get(tx, caller.user_id) if caller.user_id else None
     if user is None:
         raise Unauthorized("User not found or inactive", headers=sessions.CHALLENGE)
@@ -138,7 +138,7 @@ async def _refuse_throttled(tx: Tx, email: str, address: str) -> None:
         raise TooManyRequests("Too many login attempts", retry_after_s=wait_s)
 
 
-async def _logged_in(tx: Tx, rt: Runtime, request: Request, user: User, action: str) -> dict[str, Any]:
+async def _logged_in(tx: CoreTx, rt: Runtime, request: Request, user: User, action: str) -> dict[str, Any]:
     address = auth.address_of(request)
     token = await sessions.open_session(tx, rt.settings, user, address)
     await audit.record(tx, Actor(user_id=str(user.id), ip_address=address), action, "admin_user", str(user.id))

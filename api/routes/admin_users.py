@@ -16,7 +16,7 @@ from api.wire.admins import AdminUser, NewUser, ResetPassword, UserChanges
 from api.wire.answers import Message
 from shared import admin_sessions, admin_users, audit
 from shared.admin_users import User
-from shared.db import Tx
+from shared.db import CoreTx
 from shared.errors import BadRequest, Forbidden, NotFound
 from shared.runtime import Runtime
 
@@ -122,14 +122,14 @@ async def _set_active(rt: Runtime, caller: Caller, user_id: str, *, is_active: b
         return user_object(await _changed(tx, caller, target, {"is_active": is_active}))
 
 
-async def _found(tx: Tx, user_id: str) -> User:
+async def _found(tx: CoreTx, user_id: str) -> User:
     user = await admin_users.get(tx, parse_id(user_id, UNKNOWN))
     if user is None:
         raise NotFound(UNKNOWN)
     return user
 
 
-async def _modifiable(tx: Tx, caller: Caller, user_id: str, refusal: str) -> User:
+async def _modifiable(tx: CoreTx, caller: Caller, user_id: str, refusal: str) -> User:
     """The user, when this caller may change them. Raises NotFound, Forbidden."""
     target = await _found(tx, user_id)
     if caller.role != "owner" and target.role != "user":
@@ -146,7 +146,7 @@ def _check_role(caller: Caller, target: User, body: UserChanges) -> None:
         raise Forbidden("Admins cannot promote users to owner or admin")
 
 
-async def _changed(tx: Tx, caller: Caller, target: User, wanted: dict[str, Any]) -> User:
+async def _changed(tx: CoreTx, caller: Caller, target: User, wanted: dict[str, Any]) -> User:
     if wanted.get("role", target.role) != "owner":
         await _keep_an_owner(tx, target, "Cannot demote the last owner")
     if not wanted.get("is_active", True):
@@ -160,13 +160,13 @@ async def _changed(tx: Tx, caller: Caller, target: User, wanted: dict[str, Any])
     return user
 
 
-async def _deactivated(tx: Tx, target: User) -> None:
+async def _deactivated(tx: CoreTx, target: User) -> None:
     await _keep_an_owner(tx, target, "Cannot deactivate the last owner")
     await admin_sessions.end_all(tx, target.id)
     await admin_users.change(tx, target.id, is_active=False)
 
 
-async def _keep_an_owner(tx: Tx, target: User, refusal: str) -> None:
+async def _keep_an_owner(tx: CoreTx, target: User, refusal: str) -> None:
     """Refuse what would leave Waybill without an active owner. Raises BadRequest."""
     if target.role == "owner" and target.is_active and not await admin_users.other_owner_exists(tx, target.id):
         raise BadRequest(refusal)

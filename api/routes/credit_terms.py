@@ -15,7 +15,7 @@ from api.fields import MAX_CREDITS, Credits
 from api.http import endpoint
 from api.wire.credits import BudgetMode, BudgetModeOut, LimitMode, RatesOut, RatesUpdatedOut
 from shared import audit, credit_accounts, teams
-from shared.db import Tx
+from shared.db import CoreTx
 from shared.errors import BadRequest
 from shared.runtime import Runtime
 from shared.teams import Team
@@ -80,7 +80,7 @@ async def change_budget_mode(rt: Runtime, caller: Caller, team_id: str, body: Ch
 
 
 async def _changed(
-    tx: Tx, caller: Caller, team_id: str, columns: dict[str, Any], action: str, limits: dict[str, Any] | None = None
+    tx: CoreTx, caller: Caller, team_id: str, columns: dict[str, Any], action: str, limits: dict[str, Any] | None = None
 ) -> Team:
     await accounts.lock_team(tx, team_id)
     if columns:

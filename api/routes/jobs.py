@@ -69,7 +69,7 @@ async def read_job(rt: Runtime, desk: Desk, caller: Caller, request: Request, jo
     """A job as it stands; with a wait, once it ended or (If-None-Match) changed."""
 
     async def read() -> tuple[dict[str, Any], bool]:
-        async with rt.db.statement() as tx:
+        async with rt.db.hot_statement() as tx:
             job = await find_job(tx, caller, job_id)
             return await _shown(tx, job, admin=caller.is_admin), job.is_final
 
@@ -88,7 +88,7 @@ async def complete_job(
     if end.status == JobStatus.FAILED:
         end = replace(end, reason="client")
     elif wanted.wait_s:
-        async with rt.db.statement() as tx:
+        async with rt.db.hot_statement() as tx:
             await find_job(tx, caller, job_id)
         await _wait_for_calls(rt, desk, id_, wanted.wait_s)
 
@@ -111,7 +111,7 @@ async def complete_job(
 async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, once: Once) -> dict[str, Any]:
     """End a job and all its unfinished calls now; the hold is given back."""
     id_ = parse_id(job_id, "Job not found")
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         await find_job(tx, caller, job_id)
 
     def may_cancel(job: Job | None) -> bool:
@@ -128,7 +128,7 @@ async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, o
 async def patch_metadata(rt: Runtime, caller: Caller, job_id: str, body: MetadataIn) -> dict[str, Any]:
     """Merge into the job's metadata, shallow; also after its end."""
     id_, key = parse_id(job_id, "Job not found"), caller.team
-    async with rt.db.transaction() as tx:
+    async with rt.db.hot_transaction() as tx:
         job = _owned((await jobs.lock(tx, [id_])).get(id_), key.team_id)
         job.metadata = intake.merged_metadata(job.metadata, body.metadata)
         await jobs.save(tx, [job])
@@ -140,7 +140,7 @@ async def patch_metadata(rt: Runtime, caller: Caller, job_id: str, body: Metadat
 @endpoint("any", answers=JobCostsBreakdownOut)
 async def job_costs(rt: Runtime, caller: Caller, job_id: str) -> dict[str, Any]:
     """What a job cost, call by call; the lines sum to the total exactly."""
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         job = await find_job(tx, caller, job_id)
         page, _ = await calls.list_of_job(tx, job.id, limit=max(1, job.calls_total))
         tried = await attempts.of_calls(tx, [call.id for call in page])
@@ -187,7 +187,7 @@ async def _new_calls(rt: Runtime, desk: Desk, key: Key, job: Job, wanted: Sequen
         callback = await submission.checked_callback(rt, "call", call_id, call, loc)
         route = routes.get(call.asked_model)
         if route is None:
-            async with rt.db.statement() as tx:
+            async with rt.db.hot_statement() as tx:
                 route = routes[call.asked_model] = await submission.resolve(rt, desk, tx, key, call, loc)
         new.append(
             submission.new_call(
@@ -213,7 +213,7 @@ async def _created_before(rt: Runtime, desk: Desk, job_id: UUID, body: JobIn, wa
         if closing_["completed_at"] is None:
             raise still_running()
         return Reply(body=closing_, headers=wanted.headers)
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         page, _ = await calls.list_of_job(tx, job_id, limit=len(body.calls or ()), order="c.position asc")
     return await _created(rt, desk, job_id, [(call.position, call.id) for call in page], wanted.headers)
 
@@ -221,7 +221,7 @@ async def _created_before(rt: Runtime, desk: Desk, job_id: UUID, body: JobIn, wa
 async def _created(
     rt: Runtime, desk: Desk, job_id: UUID, new: Sequence[tuple[int, UUID]], headers: dict[str, str]
 ) -> Reply:
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         job = await jobs.get(tx, job_id)
         if job is None:
             raise NotFound("Job not found")
@@ -245,7 +245,7 @@ async def _wait_for_calls(rt: Runtime, desk: Desk, job_id: UUID, wait_s: float) 
     """Wait until the job has no unfinished call, one call after the other."""
     until = clock.monotonic() + wait_s
     while (left_s := until - clock.monotonic()) > 0 and not desk.waiters.is_closed:
-        async with rt.db.statement() as tx:
+        async with rt.db.hot_statement() as tx:
             call_id = await calls.any_unfinished(tx, job_id)
         if call_id is None:
             return
@@ -261,7 +261,7 @@ def _owned(job: Job | None, team_id: str) -> Job:
 
 
 async def _closing(rt: Runtime, job_id: UUID) -> dict[str, Any]:
-    async with rt.db.statement() as tx:
+    async with rt.db.hot_statement() as tx:
         job = await jobs.get(tx, job_id)
         page, _ = await calls.list_of_job(tx, job_id, limit=MAX_CALLS_SHOWN)
     if job is None:

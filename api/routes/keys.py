@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import IntegrityError
 from starlette.requests import Request
 
 from api import new_key, tenants
@@ -15,10 +14,11 @@ from api.once import Once
 from api.replies import Reply
 from api.wire.key_bodies import ChangeKey, CreateKey, RotateKey
 from api.wire.keys import KeyOut, NewKeyOut, RevokedKeyOut, RotatedKeyOut, RotatedVirtualKeyOut
-from shared import audit, budgets, credentials, keys, money
+from shared import audit, budgets, credentials, key_views, keys, money
 from shared.clock import iso
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 from shared.errors import NotFound
+from shared.key_views import Filter
 from shared.runtime import Runtime
 
 UNKNOWN = "Key not found"
@@ -31,10 +31,9 @@ async def create_key(rt: Runtime, caller: Caller, team_id: str, body: CreateKey,
     if body.virtual_key is not None:
         new_key.check_own(rt, body.virtual_key)
     secret = body.virtual_key or credentials.new_virtual_key()
-    created_by = caller.actor.user_id if caller.actor else ""
     async with rt.db.transaction() as tx:
         await tenants.lock_team(tx, team_id)
-        key_id = await new_key.store(tx, team_id, secret, new_key.terms_of(body, created_by))
+        key_id = await new_key.store(tx, team_id, secret, new_key.terms_of(body, _by(caller)))
         if body.duration is not None:
             await new_key.set_expiry(tx, key_id, body.duration)
         await new_key.change_budget(tx, key_id, body)
@@ -48,9 +47,10 @@ async def list_keys(rt: Runtime, request: Request, team_id: str, query: Page) ->
     """The team's keys, newest first, revoked ones too."""
     async with rt.db.statement() as tx:
         await tenants.find_team(tx, team_id)
-        found = await keys.page(tx, team_id, limit=query.limit, offset=query.offset)
+        wanted = Filter(team_id=team_id)
+        found = await key_views.page(tx, wanted, limit=query.limit, offset=query.offset)
         held = await budgets.of_keys(tx, [key.id for key in found])
-        total = await keys.count(tx, team_id)
+        total = await key_views.count(tx, wanted)
     headers = {"X-Total-Count": str(total), **next_link(request, query, total)}
     return Reply(body=[_object(key, held.get(key.id)) for key in found], headers=headers)
 
@@ -69,10 +69,10 @@ async def change_key(rt: Runtime, caller: Caller, team_id: str, key_id: str, bod
     """Set what was sent; requests see it within a second."""
     id_ = parse_id(key_id, UNKNOWN)
     sent = body.model_fields_set
-    columns = {name: getattr(body, name) for name in new_key.TERMS if name in sent}
+    columns = {name: getattr(body, name) for name in new_key.TERMS if name in sent} | {"updated_by": _by(caller)}
     async with rt.db.transaction() as tx:
         await _lock(tx, team_id, id_)
-        await _change(tx, id_, columns)
+        await new_key.change(tx, id_, columns)
         if "duration" in sent:
             await new_key.set_expiry(tx, id_, body.duration)
         await new_key.change_budget(tx, id_, body)
@@ -104,7 +104,7 @@ async def rotate_team_key(rt: Runtime, caller: Caller, team_id: str, body: Rotat
             key_id = await new_key.store(tx, team_id, secret)
             rotated: dict[str, Any] = {"team_id": team_id, "virtual_key": secret, "previous_key_expires_at": None}
         else:
-            rotated = await _rotated(tx, team_id, key_id, body.grace_s)
+            rotated = await _rotated(tx, caller, team_id, key_id, body.grace_s)
         details = {"team_id": team_id, "grace_s": body.grace_s}
         await audit.record(tx, caller.actor, "rotated_key", "key", str(key_id), details)
         return await once.keep(tx, rotated)
@@ -118,21 +118,22 @@ async def rotate_key(
     id_ = parse_id(key_id, UNKNOWN)
     async with rt.db.transaction() as tx:
         await tenants.lock_team(tx, team_id)
-        rotated = await _rotated(tx, team_id, id_, body.grace_s)
+        rotated = await _rotated(tx, caller, team_id, id_, body.grace_s)
         details = {"team_id": team_id, "grace_s": body.grace_s}
         await audit.record(tx, caller.actor, "rotated_key", "key", key_id, details)
         return await once.keep(tx, {"key_id": str(id_), **rotated})
 
 
-async def _rotated(tx: Tx, team_id: str, key_id: UUID, grace_s: int) -> dict[str, Any]:
-    """Without a grace every secret the key ever had ends now."""
-    hash_, hint = await _lock(tx, team_id, key_id)
-    secret = credentials.new_virtual_key()
-    await keys.change(tx, key_id, {"hash": credentials.key_hash(secret), "hint": credentials.hint(secret)})
-    ends_at = await keys.keep_old_secret(tx, team_id, key_id, hash_=hash_, hint=hint, grace_s=grace_s)
-    if not grace_s:
-        await keys.end_old_secrets(tx, key_id)
+async def _rotated(tx: CoreTx, caller: Caller, team_id: str, key_id: UUID, grace_s: int) -> dict[str, Any]:
+    replaced = await _lock(tx, team_id, key_id)
+    secret, ends_at = await new_key.replace_secret(
+        tx, team_id, key_id, replaced=replaced, grace_s=grace_s, by=_by(caller)
+    )
     return {"team_id": team_id, "virtual_key": secret, "previous_key_expires_at": iso(ends_at)}
+
+
+def _by(caller: Caller) -> str:
+    return caller.actor.user_id if caller.actor else ""
 
 
 async def _lock(tx: Tx, team_id: str, key_id: UUID) -> tuple[bytes, str]:
@@ -143,21 +144,14 @@ async def _lock(tx: Tx, team_id: str, key_id: UUID) -> tuple[bytes, str]:
     return found
 
 
-async def _change(tx: Tx, key_id: UUID, columns: dict[str, Any]) -> None:
-    try:
-        await keys.change(tx, key_id, columns)
-    except IntegrityError:
-        raise new_key.alias_taken(columns["key_alias"]) from None
-
-
 async def _shown(tx: Tx, team_id: str, key_id: UUID) -> dict[str, Any]:
-    found = await keys.get(tx, team_id, key_id)
+    found = await key_views.get(tx, team_id, key_id)
     if found is None:
         raise NotFound(UNKNOWN)
     return _object(found, (await budgets.of_keys(tx, [key_id])).get(key_id))
 
 
-def _object(key: keys.KeyView, budget: budgets.Budget | None) -> dict[str, Any]:
+def _object(key: key_views.KeyView, budget: budgets.Budget | None) -> dict[str, Any]:
     return {
         "key_id": str(key.id),
         "team_id": key.team_id,

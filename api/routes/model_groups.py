@@ -17,7 +17,7 @@ from api.replies import Reply
 from api.wire.answers import Message
 from api.wire.models import GroupModelsOut, ModelGroupOut, ResolvedGroupOut
 from shared import audit, model_aliases, model_groups, names, teams
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
 from shared.model_groups import Group, Member
 from shared.runtime import Runtime
@@ -161,13 +161,13 @@ async def _read(tx: Tx, group_name: str) -> tuple[Group, list[Member]]:
     return group, await model_groups.members(tx, group_name)
 
 
-async def _lock(tx: Tx, group_name: str) -> None:
+async def _lock(tx: CoreTx, group_name: str) -> None:
     if not names.is_name(group_name) or not await model_groups.lock(tx, [group_name]):
         raise NotFound(f"Model group '{group_name}' not found")
 
 
 async def _set_models(
-    rt: Runtime, tx: Tx, caller: Caller, group_name: str, models: Sequence[GroupModel]
+    rt: Runtime, tx: CoreTx, caller: Caller, group_name: str, models: Sequence[GroupModel]
 ) -> dict[str, int]:
     """Make these the members of the locked group; returns them with their priorities, the first mention counts."""
     wanted = {model.model_name: model.priority for model in reversed(models)}

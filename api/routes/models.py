@@ -15,7 +15,7 @@ from api.replies import Reply
 from api.wire.answers import Message
 from api.wire.models import AliasOut, AliasWithUsageOut, TeamAliasOut
 from shared import audit, model_aliases, model_groups, names, teams
-from shared.db import Tx
+from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Invalid, NotFound
 from shared.model_aliases import Alias
 from shared.runtime import Runtime
@@ -116,21 +116,21 @@ async def _alias(tx: Tx, alias: str) -> Alias:
     return found
 
 
-async def _lock_groups(tx: Tx, groups: Sequence[str]) -> None:
+async def _lock_groups(tx: CoreTx, groups: Sequence[str]) -> None:
     there = await model_groups.lock(tx, groups)
     for group in groups:
         if group not in there:
             raise NotFound(f"Model access group '{group}' not found")
 
 
-async def _lock_aliases(tx: Tx, aliases: Sequence[str]) -> None:
+async def _lock_aliases(tx: CoreTx, aliases: Sequence[str]) -> None:
     there = await model_aliases.lock(tx, aliases)
     for alias in aliases:
         if alias not in there:
             raise NotFound(f"Model alias '{alias}' not found")
 
 
-async def _join_groups(tx: Tx, groups: list[str], alias: str) -> None:
+async def _join_groups(tx: CoreTx, groups: list[str], alias: str) -> None:
     await model_groups.add_to(tx, groups, alias)
     await model_groups.touch(tx, groups)
 

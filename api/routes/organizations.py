@@ -25,7 +25,7 @@ from api.wire.team_bodies import CreateTeam
 from shared import audit, credit_accounts, deletion, names, organizations, teams, usage
 from shared.audit import Actor
 from shared.clock import iso
-from shared.db import Tx
+from shared.db import CoreTx
 from shared.errors import BadRequest, Forbidden
 from shared.organizations import Organization
 from shared.runtime import Runtime
@@ -140,7 +140,7 @@ async def delete_organization(rt: Runtime, caller: Caller, org_id: str) -> dict[
     return {"organization_id": org_id, "message": f"Organization '{org_id}' deleted successfully"}
 
 
-async def _delete(tx: Tx, org_id: str, default: str, by: Actor | None) -> None:
+async def _delete(tx: CoreTx, org_id: str, default: str, by: Actor | None) -> None:
     held = [team.id for team in await teams.of_organization(tx, org_id)]
     others = [team_id for team_id in held if team_id != default]
     if others:
@@ -162,7 +162,7 @@ def _default_team(body: CreateOrganization) -> CreateTeam:
     return validated(CreateTeam, wanted, "body")
 
 
-async def _create_default_team(rt: Runtime, tx: Tx, body: CreateTeam) -> dict[str, Any]:
+async def _create_default_team(rt: Runtime, tx: CoreTx, body: CreateTeam) -> dict[str, Any]:
     """Its line in the audit log is that of the organization."""
     made = await new_team.create(rt, tx, body, by=None)
     team = await tenants.find_team(tx, body.team_id)

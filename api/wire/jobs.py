@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.lists import Page
-from api.wire.calls import CallbackIn, CallIn, Deadline, Wire
+from api.wire.calls import CallbackIn, CallIn, Deadline
+from api.wire.messages import Wire
 
 MAX_CALLS = 1000
 Name = Annotated[str, Field(max_length=255)]

@@ -3,12 +3,14 @@
 from decimal import Decimal
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
 from api.fields import Absent, AliasName, Limit, Positive, Title
 from shared import budgets
 
 MAX_GRACE_S = 604_800
+MAX_METADATA_BYTES = 10_240
 
 
 def _checked_duration(text: str) -> str:
@@ -16,11 +18,18 @@ def _checked_duration(text: str) -> str:
     return text
 
 
+def _checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata exceeds {MAX_METADATA_BYTES} bytes")
+    return metadata
+
+
 Dollars = Annotated[Decimal, Field(ge=0, le=10**8, allow_inf_nan=False)]
 """An amount of USD."""
 DurationText = Annotated[str, AfterValidator(_checked_duration)]
 """`30s`, `5m`, `2h`, `30d`, `1mo`."""
 OwnKey = Annotated[str, StringConstraints(pattern=r"^sk-[\x21-\x7e]{1,252}$")]
+KeyMetadata = Annotated[dict[str, Any], AfterValidator(_checked_metadata)]
 Route = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,254}$")]
 """The beginning of a path that a key may use, e.g. `/api/jobs`."""
 
@@ -44,7 +53,7 @@ class KeyFields(BaseModel):
     soft_budget: Dollars | None = None
     budget_duration: DurationText | None = None
     duration: DurationText | None = None
-    metadata: dict[str, Any] = Field(default={})
+    metadata: KeyMetadata = {}
     blocked: bool = False
 
     @model_validator(mode="before")

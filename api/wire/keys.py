@@ -3,7 +3,6 @@
 from typing import Literal
 
 from api.wire.answers import Answer, Count, Metadata, Time, Usd
-from api.wire.credits import Positive
 
 
 class KeyOut(Answer):
@@ -18,7 +17,7 @@ class KeyOut(Answer):
     models: list[str] | None
     rpm_limit: Count | None
     tpm_limit: Count | None
-    max_parallel_requests: Positive | None
+    max_parallel_requests: Count | None
     allowed_routes: list[str] | None
     spend: Usd
     max_budget: Usd | None

@@ -8,3 +8,7 @@ class Media:
     """A body of this media type, such as `text/html`; clients get it as it is."""
 
     type: str
+
+
+EVENTS = Media("text/event-stream")
+"""Server-sent events: chunks of a call."""

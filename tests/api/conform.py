@@ -15,11 +15,14 @@ from referencing.jsonschema import DRAFT202012
 from starlette.routing import compile_path
 
 from api import app
+from api.gateway import paths
 from api.openapi import document
-from api.openapi_routes import documented
+from api.openapi_routes import all_documented
 
 WHOLE = "waybill:openapi"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+HERE_ONLY = tuple(paths.PREFIX + path for _, path, _ in app.GATEWAY_HEALTH)
+"""Paths under the gateway's prefix that are not another name of one at the root."""
 ELSEWHERE = (404, 405)
 """What a path or method that is not in the document is answered with."""
 
@@ -35,9 +38,8 @@ def _is_time(value: object) -> bool:
 class Answered:
     """What the document says of one status of one operation."""
 
-    media_type: str | None
     headers: tuple[str, ...]
-    validator: Draft202012Validator | None
+    contents: Mapping[str, Draft202012Validator | None]
 
 
 async def check(response: httpx.Response) -> None:
@@ -52,30 +54,43 @@ def found_wrong(method: str, path: str, status: int, headers: Mapping[str, str],
     """What is not as the document says, or None."""
     template = _template("GET" if method == "HEAD" else method, path)
     if template is None:
-        return None if method == "OPTIONS" or status in ELSEWHERE else "not in the document"
+        return _wrong_nowhere(method, path, status, body)
     said = _answered("get" if method == "HEAD" else method.lower(), template, status)
     if said is None:
         return f"status is not in the document of {template}: {body[:200]!r}"
     lacking = [name for name in said.headers if name.lower() not in headers]
     if lacking:
         return f"lacks {lacking}"
-    if method == "HEAD" or said.media_type is None:
+    if method == "HEAD" or not said.contents:
         return None if not body else "has a body"
     return _wrong_content(said, headers.get("content-type", ""), body)
 
 
-def _wrong_content(said: Answered, media_type: str, body: bytes) -> str | None:
-    if said.media_type not in ("*/*", media_type.partition(";")[0]):
-        return f"is {media_type}, not {said.media_type}"
-    if said.validator is None:
+def _wrong_nowhere(method: str, path: str, status: int, body: bytes) -> str | None:
+    """A path or method that is not in the document: nothing else may be there, and it is refused in its dialect."""
+    if method == "OPTIONS":
         return None
-    error = best_match(said.validator.iter_errors(orjson.loads(body)))
+    if status not in ELSEWHERE:
+        return "not in the document"
+    validator = _validator("#/components/schemas/" + ("GatewayError" if paths.is_ours(path) else "Error"))
+    error = None if method == "HEAD" else best_match(validator.iter_errors(orjson.loads(body)))
+    return None if error is None else f"{error.json_path}: {error.message[:300]}"
+
+
+def _wrong_content(said: Answered, content_type: str, body: bytes) -> str | None:
+    media_type = content_type.partition(";")[0]
+    if media_type not in said.contents and "*/*" not in said.contents:
+        return f"is {media_type}, not {' or '.join(said.contents)}"
+    validator = said.contents.get(media_type)
+    if validator is None:
+        return None
+    error = best_match(validator.iter_errors(orjson.loads(body)))
     return None if error is None else f"{error.json_path}: {error.message[:300]}"
 
 
 @cache
 def _document() -> dict[str, Any]:
-    return document(tuple(app.ROOT), tuple(app.API))
+    return document(app.TABLES)
 
 
 @cache
@@ -86,13 +101,12 @@ def _registry() -> "Registry[Any]":
 
 @cache
 def _routes() -> list[tuple[str, re.Pattern[str], str]]:
-    routes = [*documented(app.ROOT), *documented(app.API, "/api")]
+    routes = all_documented(app.TABLES)
     return [(route.method, compile_path(route.path)[0], route.template) for route in routes]
 
 
 def _template(method: str, path: str) -> str | None:
-    if path.startswith("/api/v1/"):
-        path = path.replace("/api/v1/", "/api/", 1)
+    path = path if path in HERE_ONLY else paths.one_name(path)
     return next((template for own, regex, template in _routes() if own == method and regex.match(path)), None)
 
 
@@ -106,13 +120,17 @@ def _answered(method: str, template: str, status: int) -> Answered | None:
         place = said["$ref"].removeprefix("#/").split("/")
         said = _at(place)
     required = [name for name, header in said["headers"].items() if _header(header).get("required")]
+    contents: dict[str, Draft202012Validator | None] = {}
     for media_type, content in said.get("content", {}).items():
         pointer = "/".join(part.replace("~", "~0").replace("/", "~1") for part in (*place, "content", media_type))
-        schema = {"$ref": f"{WHOLE}#/{pointer}/schema"}
-        validator = Draft202012Validator(schema, registry=_registry(), format_checker=formats)
         is_json = media_type == "application/json" and content["schema"]
-        return Answered(media_type, tuple(required), validator if is_json else None)
-    return Answered(None, tuple(required), None)
+        contents[media_type] = _validator(f"#/{pointer}/schema") if is_json else None
+    return Answered(tuple(required), contents)
+
+
+@cache
+def _validator(pointer: str) -> Draft202012Validator:
+    return Draft202012Validator({"$ref": f"{WHOLE}{pointer}"}, registry=_registry(), format_checker=formats)
 
 
 def _header(header: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from api import app
 from api.http import given_of
 from tests.api.admin import ROUTES
 from tests.api.people import person
@@ -12,7 +13,9 @@ from tests.scene import Scene
 
 WRITERS = ("admin:w", "any:w", "owner", "session")
 WRITING = [
-    (method, path) for method, path, handler in ROUTES if given_of(handler).access in WRITERS and method != "GET"
+    (method, path)
+    for method, path, handler in (*ROUTES, *app.GATEWAY)
+    if given_of(handler).access in WRITERS and method != "GET"
 ]
 ACTION = re.compile(r"[a-z]+_[a-z_]+|logout")
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from api import key_rules
 from api.auth import Authenticator
 from shared import credentials, keys
 from shared.db import Database
-from shared.errors import Unauthorized
+from shared.errors import Forbidden, Unauthorized
 from shared.runtime import Runtime
 from tests.api.admin import Api, made, opened, refusal, unique, wrong_place
 from tests.scene import COST_NANOUSD, HELLO, Scene, Team
@@ -263,6 +264,10 @@ async def test_a_key_s_spend_is_what_its_calls_cost(scene: Scene):
         (["/api/credits", "/api/jobs/create"], "/api/jobs/create", True),
         (["/api/jobs/create"], "/api/jobs", False),
         (["/"], "/api/jobs", True),
+        (["/v1"], "/olla/litellm/v1/models", True),
+        (["/v1/models"], "/olla/litellm/models/x", True),
+        (["/v1/models"], "/v1/embeddings", False),
+        (["/key/info"], "/olla/litellm/key/info", True),
     ],
 )
 async def test_allowed_routes_are_paths_and_all_below_them(
@@ -273,7 +278,12 @@ async def test_allowed_routes_are_paths_and_all_below_them(
     async with scene.rt.db.statement() as tx:
         found = await keys.find(tx, credentials.key_hash(key["virtual_key"]))
     assert found is not None
-    assert keys.may_use(found, path) is allowed
+    request = Request({"type": "http", "method": "GET", "path": path, "headers": []})
+    if allowed:
+        key_rules.check_route(found, request)
+    else:
+        with pytest.raises(Forbidden):
+            key_rules.check_route(found, request)
 
 
 async def test_no_secret_is_kept_in_the_audit_log(scene: Scene):

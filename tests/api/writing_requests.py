@@ -90,6 +90,12 @@ BODIES: Mapping[tuple[str, str], Any] = {
     ("PUT", "/admin-users/password"): {"current_password": PASSWORD, "new_password": SECRET},
     ("POST", "/webhooks/register"): WEBHOOK,
     ("POST", "/webhooks"): WEBHOOK,
+    ("POST", "/key/generate"): {"team_id": "{team_id}", "key": f"sk-{SECRET}", "metadata": {"note": SECRET}},
+    ("POST", "/key/update"): {"key": "{virtual_key}", "permissions": {"note": SECRET}, "config": {"note": SECRET}},
+    ("POST", "/key/delete"): {"keys": ["{virtual_key}"]},
+    ("POST", "/key/block"): {"key": "{virtual_key}"},
+    ("POST", "/key/unblock"): {"key": "{virtual_key}"},
+    ("POST", "/key/regenerate"): {"key": "{virtual_key}"},
 }
 
 
@@ -140,7 +146,8 @@ async def request_of(scene: Scene, method: str, route: str) -> tuple[str, Any]:
 
 async def sent(client: httpx.AsyncClient, method: str, path: str, body: Any, **headers: str) -> httpx.Response:
     """The answer, with no body where there is none."""
-    return await client.request(method, f"/api{path}", json=body, headers=headers)
+    prefix = "" if path.startswith("/key/") else "/api"
+    return await client.request(method, prefix + path, json=body, headers=headers)
 
 
 async def _unique(_: Things) -> str:
@@ -174,6 +181,12 @@ async def _key_id(things: Things) -> str:
     return str((await things.made(f"/teams/{await things.get('team_id')}/keys", {}))["key_id"])
 
 
+async def _virtual_key(things: Things) -> str:
+    key = f"sk-{SECRET}-{unique('key')}"
+    await things.made(f"/teams/{await things.get('team_id')}/keys", {"virtual_key": key})
+    return key
+
+
 async def _credential_id(things: Things) -> str:
     return str((await things.made("/provider-credentials/create", CREDENTIAL))["credential_id"])
 
@@ -198,6 +211,7 @@ MAKERS: Mapping[str, Callable[[Things], Awaitable[str]]] = {
     "access_group": _access_group,
     "group_name": _group_name,
     "key_id": _key_id,
+    "virtual_key": _virtual_key,
     "credential_id": _credential_id,
     "user_id": _user_id,
     "job_id": _job_id,

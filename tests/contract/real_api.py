@@ -20,7 +20,7 @@ MESSAGES = [{"role": "user", "content": "x"}]
 
 @dataclass(frozen=True)
 class RealApi:
-    """`headers` of each caller; the team `asking` is never the one that `ids` names."""
+    """`headers` of each caller; the team `asking` is never the one that `ids` names, `poor` has no credits."""
 
     url: str
     headers: dict[str, dict[str, str]]
@@ -43,7 +43,7 @@ class RealApi:
                     found[name] = (
                         self.asking if caller == "team" else self.make("/teams/create", self.team())["team_id"]
                     )
-                case "alias":
+                case "alias" | "model":
                     found[name] = self.make("/model-aliases/create", alias(access_groups=[self.group]))["alias"]
                 case "group_name":
                     body = {"group_name": unique("group")}
@@ -89,6 +89,8 @@ def opened(session: requests.Session, url: str, admin_key: str) -> RealApi:
     api = RealApi(url, headers, unique("asking"), group, session)
     asking = api.make("/teams/create", {**api.team(), "team_id": api.asking, "access_groups": [group]})
     headers["team"] = {"Authorization": f"Bearer {asking['virtual_key']}"}
+    poor = api.make("/teams/create", {**api.team(), "credits_allocated": 0, "access_groups": [group]})
+    headers["poor"] = {"Authorization": f"Bearer {poor['virtual_key']}"}
     return api
 
 

@@ -25,6 +25,46 @@ def test_prompt_tokens(wanted: dict[str, Any], tokens: int):
     assert estimate.prompt_tokens(wanted) == tokens
 
 
+def test_sound_counts_by_its_length_and_not_as_text():
+    sound = {"type": "input_audio", "input_audio": {"data": "A" * 95_000, "format": "wav"}}
+    assert estimate.prompt_tokens(request([sound])) == -(-4 // 3) + 8 + -(-95_000 - 14) // 100 + 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("Hello", 2 + 8),
+        (["Hello", "a", "b"], 2 + 1 + 1 + 3 * 8),
+        ([1, 2, 3], 3 + 8),
+        ([[1, 2, 3], [4]], 4 + 2 * 8),
+        ("", 8),
+    ],
+)
+def test_prompts_of_a_completion_are_messages_each(prompt: Any, tokens: int):
+    assert estimate.prompt_tokens({"prompt": prompt}) == tokens
+
+
+@pytest.mark.parametrize(("given", "tokens"), [("Hello", 2), (["a"] * 2048, 2048), ([1] * 9, 9), ([[1, 2], [3]], 3)])
+def test_inputs_of_an_embedding_have_no_output(given: Any, tokens: int):
+    assert estimate.prompt_tokens({"input": given}) == tokens
+    assert estimate.output_tokens({"input": given}, 8192) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"prompt": "a"}, 500),
+        ({"prompt": "a", "max_tokens": 0, "echo": True}, 0),
+        ({"prompt": ["a", "b"], "max_tokens": 10}, 20),
+        ({"prompt": ["a", "b"], "max_tokens": 10, "n": 2, "best_of": 3}, 60),
+        ({"prompt": [1, 2, 3], "max_tokens": 10, "n": 2}, 20),
+        ({"prompt": [[1], [2]], "max_tokens": 10, "best_of": None, "n": None}, 20),
+    ],
+)
+def test_a_completion_is_made_as_often_as_asked_for_each_prompt(fields: dict[str, Any], tokens: int):
+    assert estimate.output_tokens(fields, 500) == tokens
+
+
 def test_tools_and_schemas_count_as_text():
     plain = estimate.prompt_tokens(request("Hello"))
     assert (
@@ -32,6 +72,7 @@ def test_tools_and_schemas_count_as_text():
         > plain + 100
     )
     assert estimate.prompt_tokens(request("Hello", response_format={"type": "json_object"})) > plain
+    assert estimate.prompt_tokens(request("Hello", functions=[{"name": "x" * 300}])) == plain + 100
 
 
 @pytest.mark.parametrize(

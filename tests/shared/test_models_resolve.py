@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import BadRequest, Forbidden, NotFound
+from shared.errors import BadRequest, Forbidden, KeyModelDenied, NotFound, TeamModelDenied, UnknownModel, WaybillError
 from shared.models import Candidate, Found, decide, resolve
 from shared.runtime import Runtime
 from tests.api.admin import Api, opened, unique
@@ -31,7 +31,7 @@ def row(
     *,
     name: str | None = "m",
     active: bool = True,
-    held: bool = True,
+    held: bool | None = True,
     group: str | None = None,
     group_held: bool = False,
 ) -> Found:
@@ -81,27 +81,29 @@ def test_a_held_group_helps_where_the_alias_of_its_name_may_not_be_used(alias: F
 
 
 @pytest.mark.parametrize(
-    ("found", "text"),
+    ("found", "text", "kind"),
     [
-        ([row("alias", held=False)], NO_ALIAS),
-        ([row("alias", held=False), row("fallback", "b")], NO_ALIAS),
-        ([row("alias", active=False)], NO_ALIAS),
-        ([row("alias", active=False), row("fallback", "b")], NO_ALIAS),
-        ([row("alias", held=False, group="active")], NO_ALIAS),
-        ([row(group="active")], NO_GROUP),
-        ([row("member", "a", group="active")], NO_GROUP),
-        ([row("member", "a", group="inactive")], NO_GROUP),
-        ([row("member", "a", group="inactive", group_held=True)], UNKNOWN),
-        ([row("member", "a", held=False, group="active", group_held=True)], NO_GROUP),
-        ([row()], UNKNOWN),
-        (held_group(row()), EMPTY),
-        (held_group(row("member", "a", active=False)), EMPTY),
+        ([row("alias", held=None)], NO_ALIAS, TeamModelDenied),
+        ([row("alias", held=None), row("fallback", "b")], NO_ALIAS, TeamModelDenied),
+        ([row("alias", held=False)], NO_ALIAS, KeyModelDenied),
+        ([row("alias", active=False)], NO_ALIAS, TeamModelDenied),
+        ([row("alias", active=False, held=False)], NO_ALIAS, TeamModelDenied),
+        ([row("alias", active=False), row("fallback", "b")], NO_ALIAS, TeamModelDenied),
+        ([row("alias", held=None, group="active")], NO_ALIAS, TeamModelDenied),
+        ([row(group="active")], NO_GROUP, TeamModelDenied),
+        ([row("member", "a", group="active")], NO_GROUP, TeamModelDenied),
+        ([row("member", "a", group="inactive")], NO_GROUP, TeamModelDenied),
+        ([row("member", "a", group="inactive", group_held=True)], UNKNOWN, UnknownModel),
+        ([row("member", "a", held=False, group="active", group_held=True)], NO_GROUP, KeyModelDenied),
+        ([row()], UNKNOWN, UnknownModel),
+        (held_group(row()), EMPTY, Forbidden),
+        (held_group(row("member", "a", active=False)), EMPTY, Forbidden),
     ],
 )
-def test_refusals_say_why(found: list[Found], text: str):
+def test_refusals_say_why(found: list[Found], text: str, kind: type[Forbidden]):
     with pytest.raises(Forbidden) as refused:
         decide("t", "m", found)
-    assert refused.value.detail == text
+    assert (type(refused.value), refused.value.detail) == (kind, text)
     assert "credit" not in text
 
 
@@ -150,10 +152,14 @@ async def aliases_for(runtime: Runtime, team_id: str, asked: str | None, *only: 
         return [found.alias for found in (await resolve(tx, team_id, asked, only=only)).candidates]
 
 
-async def refused_for(runtime: Runtime, team_id: str, asked: str | None, *only: str) -> object:
+async def refusal_for(runtime: Runtime, team_id: str, asked: str | None, *only: str) -> WaybillError:
     with pytest.raises((Forbidden, BadRequest, NotFound)) as refused:
         await aliases_for(runtime, team_id, asked, *only)
-    return refused.value.detail
+    return refused.value
+
+
+async def refused_for(runtime: Runtime, team_id: str, asked: str | None, *only: str) -> object:
+    return (await refusal_for(runtime, team_id, asked, *only)).detail
 
 
 @pytest.fixture
@@ -264,6 +270,10 @@ async def test_a_keys_own_models_narrow_what_its_team_may_use(api: Api, runtime:
     assert await refused_for(runtime, team, first, foreign) == f"{no_group}'{first}'"
     assert await refused_for(runtime, team, foreign, foreign, closed) == f"{no_alias}'{foreign}'"
     assert await refused_for(runtime, team, closed, closed) == f"{no_group}'{closed}'"
+    for asked, named in ((b, a), (first, foreign)):
+        assert type(await refusal_for(runtime, team, asked, named)) is KeyModelDenied, "the team may use it"
+    for asked in (foreign, closed):
+        assert type(await refusal_for(runtime, team, asked, foreign, closed)) is TeamModelDenied
 
 
 async def test_a_candidate_knows_whether_there_is_a_key(api: Api, runtime: Runtime):

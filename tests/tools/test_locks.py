@@ -36,7 +36,7 @@ def pyproject() -> dict:
 
 
 def test_there_is_a_lock_for_each_thing_that_is_installed():
-    assert [lock.stem for lock in LOCKS] == ["api", "bootstrap", "dev", "worker"]
+    assert [lock.stem for lock in LOCKS] == ["api", "bootstrap", "dev", "openai-2", "worker"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -59,7 +59,8 @@ def test_locks_hold_what_pyproject_pins(pyproject: dict):
     api = direct_pins(project["dependencies"])
     worker = api | direct_pins(extras["worker"])
     dev = worker | direct_pins(extras["embedded"]) | direct_pins(pyproject["dependency-groups"]["dev"])
-    for name, wanted in {"api": api, "worker": worker, "dev": dev}.items():
+    older = direct_pins(pyproject["dependency-groups"]["openai-2"])
+    for name, wanted in {"api": api, "worker": worker, "dev": dev, "openai-2": older}.items():
         assert wanted.items() <= pins(REQUIREMENTS / f"{name}.lock").items(), f"run `make lock`: {name}.lock is behind"
 
 
@@ -68,6 +69,11 @@ def test_api_does_not_install_litellm_and_dev_holds_the_rest():
     assert "litellm" not in api
     assert "litellm" in worker
     assert api.items() <= worker.items() <= dev.items()
+
+
+def test_two_lines_of_the_openai_sdk_are_locked():
+    lines = {pins(REQUIREMENTS / f"{name}.lock")["openai"].split(".")[0] for name in ("dev", "openai-2")}
+    assert lines == {"2", "3"}
 
 
 def test_only_one_version_of_uv_is_named(pyproject: dict):

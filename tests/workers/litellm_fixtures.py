@@ -40,6 +40,7 @@ def library() -> Any:
     prepare_environment(1000)
     import workers.litellm_provider
 
+    workers.litellm_provider.warm_up()
     return workers.litellm_provider
 
 

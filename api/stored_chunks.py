@@ -1,0 +1,72 @@
+"""A stored answer told as chunks: one of content for each choice, and the end. The same numbers every time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from api.views import usage_object
+from shared import money
+from shared.calls import Call
+from shared.chunks import Chunks, End, Entry
+from shared.states import CallState, Endpoint
+
+PREFIX = {Endpoint.CHAT: "chatcmpl", Endpoint.COMPLETION: "cmpl"}
+OBJECT = {Endpoint.CHAT: "chat.completion.chunk", Endpoint.COMPLETION: "text_completion"}
+
+
+def stored_chunks(call: Call) -> list[Entry]:
+    """The chunks and the end of a completed call; where its texts are erased, chunks without any."""
+    choices = _choices(call)
+    return [
+        Chunks(attempt=call.attempt, last=len(choices), texts=[_chunk(call, _said(call, one)) for one in choices]),
+        End(
+            attempt=call.attempt,
+            first=len(choices) + 1,
+            state=CallState.COMPLETED,
+            finishes=[_chunk(call, _finish(call, one)) for one in choices],
+            usage=orjson.dumps(usage_object(call)),
+            cost_usd=orjson.dumps(money.usd(call.client_cost_nanousd)),
+        ),
+    ]
+
+
+def _choices(call: Call) -> list[dict[str, Any]]:
+    if call.response is None:
+        return [{"index": 0, "message": {}, "text": "", "finish_reason": call.finish_reason or "stop"}]
+    found: list[dict[str, Any]] = orjson.loads(call.response)["choices"]
+    return found
+
+
+def _said(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
+    logprobs = {} if choice.get("logprobs") is None else {"logprobs": choice["logprobs"]}
+    if call.endpoint == Endpoint.COMPLETION:
+        return {"index": choice["index"], "text": choice["text"], **logprobs, "finish_reason": None}
+    return {"index": choice["index"], "delta": _delta(choice["message"]), **logprobs, "finish_reason": None}
+
+
+def _delta(message: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in message.items() if value is not None}
+    if said.get("tool_calls"):
+        said["tool_calls"] = [{"index": index, **one} for index, one in enumerate(said["tool_calls"])]
+    return {"role": "assistant", **said}
+
+
+def _finish(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
+    ended = {"finish_reason": choice["finish_reason"]}
+    if call.endpoint == Endpoint.COMPLETION:
+        return {"index": choice["index"], "text": "", "logprobs": None, **ended}
+    return {"index": choice["index"], "delta": {}, **ended}
+
+
+def _chunk(call: Call, choice: Mapping[str, Any]) -> bytes:
+    endpoint = Endpoint(call.endpoint)
+    return orjson.dumps(
+        {
+            "id": f"{PREFIX[endpoint]}-{call.id.hex}",
+            "object": OBJECT[endpoint],
+            "created": int(call.created_at.timestamp()),
+            "model": call.model,
+            "choices": [choice],
+        }
+    )

@@ -1,0 +1,55 @@
+"""From a provider's embeddings to ours: floats, in the order of the inputs."""
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import orjson
+
+from shared.calls import Claimed
+from workers.answers import Tokens, Unreadable
+from workers.classify import request_id
+from workers.provider import Answer
+
+FLOAT_BYTES = 4
+
+
+def read(body: Any, call: Claimed, headers: Mapping[str, str]) -> Answer:
+    """body: `{"data": [{"index", "embedding"}], "usage"}`. Raises Unreadable unless there is one for each input."""
+    data = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+        raise Unreadable
+    by_index = {item.get("index", at): item.get("embedding") for at, item in enumerate(data)}
+    wanted = count(call.request["input"])
+    if len(data) != wanted or set(by_index) != set(range(wanted)):
+        raise Unreadable
+    tokens = Tokens()
+    tokens.add(body.get("usage"))
+    shown = [{"index": index, "embedding": _floats(by_index[index])} for index in range(wanted)]
+    return Answer(
+        response=orjson.dumps({"data": shown}).decode(),
+        finish_reason=None,
+        usage=tokens.usage(call, 0),
+        provider_request_id=request_id(httpx.Headers(dict(headers)), ()),
+    )
+
+
+def count(given: Any) -> int:
+    """How many texts or lists of tokens a prompt or an input has: it may be one of them itself."""
+    is_one = isinstance(given, str) or (given and isinstance(given[0], int))
+    return 1 if is_one else len(given)
+
+
+def _floats(value: Any) -> Sequence[float]:
+    """Some servers send base64 although floats were asked for: little-endian, four bytes each."""
+    if isinstance(value, str):
+        try:
+            raw = base64.b64decode(value, validate=True)
+            return struct.unpack(f"<{len(raw) // FLOAT_BYTES}f", raw)
+        except (ValueError, struct.error):
+            raise Unreadable from None
+    if not isinstance(value, list) or not value or not all(isinstance(one, int | float) for one in value):
+        raise Unreadable
+    return value
