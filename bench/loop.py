@@ -10,10 +10,15 @@ Ask = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """One run. calls_per_s: all calls by the time from the first question to the last answer."""
+    """One run. seconds: from the first question to the last answer."""
 
-    calls_per_s: float
+    seconds: float
     latencies_ms: list[float]
+
+    @property
+    def calls_per_s(self) -> float:
+        """All calls by the time until the last answer."""
+        return self.calls / self.seconds
 
     @property
     def calls(self) -> int:
@@ -31,13 +36,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, -(-len(ordered) * int(percent * 10) // 1000) - 1)]
 
 
-async def closed_loop(clients: Sequence[Ask], seconds: float) -> Timed:
-    """Let every client ask for this long; what is under way then is waited for and counts."""
+async def closed_loop(clients: Sequence[Ask], seconds: float, *, apart_s: float = 0.0) -> Timed:
+    """Let every client ask for this long; what is under way then is waited for and counts.
+
+    apart_s: between the first questions of two clients.
+    """
     began = time.perf_counter()
     latencies: list[float] = []
 
-    async def client(ask: Ask) -> None:
+    async def client(number: int, ask: Ask) -> None:
         ended = began
+        if apart_s:
+            await asyncio.sleep(number * apart_s)
         while ended < began + seconds:
             started = time.perf_counter()
             await ask()
@@ -45,6 +55,6 @@ async def closed_loop(clients: Sequence[Ask], seconds: float) -> Timed:
             latencies.append(round((ended - started) * 1000, 3))
 
     async with asyncio.TaskGroup() as clients_running:
-        for ask in clients:
-            clients_running.create_task(client(ask))
-    return Timed(calls_per_s=len(latencies) / (time.perf_counter() - began), latencies_ms=latencies)
+        for number, ask in enumerate(clients):
+            clients_running.create_task(client(number, ask))
+    return Timed(seconds=time.perf_counter() - began, latencies_ms=latencies)

@@ -18,6 +18,7 @@ import orjson
 
 from bench.http import Connection
 from bench.loop import Timed
+from bench.stream_seen import Seen
 from cli.config import PROJECT
 from cli.home import Home, read_json
 from cli.seed import DEMO_GROUP, ORGANIZATION
@@ -136,14 +137,22 @@ class BareLoop:
 
     async def run(self, concurrency: int, seconds: float) -> Timed:
         """One run of the loop."""
+        return Timed(**await self._told(concurrency=concurrency, seconds=seconds))
+
+    async def stream(self, kind: str, concurrency: int, seconds: float) -> Seen:
+        """One run of streams of this kind."""
+        return Seen(**await self._told(kind=kind, concurrency=concurrency, seconds=seconds))
+
+    async def _told(self, **wanted: Any) -> dict[str, Any]:
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
         if pipe_in is None or pipe_out is None:
             raise RuntimeError("the bare loop has no pipes")
-        pipe_in.write(json.dumps({"concurrency": concurrency, "seconds": seconds}).encode() + b"\n")
+        pipe_in.write(json.dumps(wanted).encode() + b"\n")
         line = await pipe_out.readline()
         if not line:
             raise RuntimeError("the bare litellm loop ended; its error is above")
-        return Timed(**orjson.loads(line))
+        answer: dict[str, Any] = orjson.loads(line)
+        return answer
 
     async def stop(self) -> None:
         """End it."""
