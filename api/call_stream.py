@@ -5,6 +5,7 @@ failure is told, and the stored answer stands for chunks of which none was told.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -13,11 +14,11 @@ import redis
 
 from api.call_failures import failure, last_provider
 from api.desk import Desk
-from api.stored_chunks import stored_chunks
+from api.stored_chunks import stored_chunks, stored_end
 from shared import calls, clock
 from shared.calls import Call
 from shared.chunks import Chunks, End, Entry
-from shared.errors import CallFailed, Gone, NotFound, Unavailable
+from shared.errors import BadRequest, CallFailed, CallGoesOn, Gone, NotFound
 from shared.failures import FAILURES
 from shared.runtime import Runtime
 from shared.states import CallState
@@ -26,8 +27,10 @@ MOMENT_S = 0.05
 """Ends are told twice: here most come on the stream itself, right after the call's end was heard of."""
 LOOK_S = 0.05
 
+AHEAD = "Invalid Last-Event-ID"
 GONE = "Stream no longer available"
 LOST = "LLM call failed: stream interrupted. The call goes on; read it at {path}"
+LOST_OF_COMPLETED = "LLM call failed: stream interrupted. The call has completed; read it at {path}"
 CLOSING = "The server is closing. The call goes on: resume the stream"
 
 
@@ -65,10 +68,16 @@ class CallStream:
         self._finished.add_done_callback(self._wake)
 
     async def look_up(self) -> None:
-        """See whether the call is over already. Raises NotFound."""
+        """See whether the call is over already. Raises NotFound; BadRequest for a client ahead of a live call."""
         call = await self._row()
         if call.completed_at is not None:
             self._ended = call
+        elif self.sent:
+            with contextlib.suppress(redis.RedisError, OSError):
+                there = await self.follower.last()
+                # Nothing there is no proof: Redis may have been emptied, and is written to again.
+                if there is not None and self.sent > there[1]:
+                    raise BadRequest(AHEAD)
 
     def close(self) -> None:
         """Nobody wants to hear more."""
@@ -79,7 +88,7 @@ class CallStream:
     async def next(self, timeout_s: float) -> list[Entry]:
         """What was said since; the last entry of all is an End. Empty when nothing was in this time, or sooner.
 
-        Raises CallFailed (also when chunks are lost), Gone, NotFound, Unavailable (this process is closing).
+        Raises CallFailed (also when chunks are lost), Gone, NotFound, CallGoesOn (this process is closing).
         """
         if self._ended is not None or self._finished.done():
             return await self._rest()
@@ -113,7 +122,7 @@ class CallStream:
             if entries:
                 return entries
             if self._is_cut:
-                raise Unavailable(CLOSING)
+                raise CallGoesOn(CLOSING)
             call = await self._row()
             if call.completed_at is None:
                 self._expect_again()
@@ -152,7 +161,10 @@ class CallStream:
         if call.state != CallState.COMPLETED:
             raise await self._failure(call)
         if call.stream and self.sent:
-            raise self._lost() if self._has_told else Gone(GONE)
+            if self.sent == call.chunks:
+                # The client has all of it; only what Redis did not take is missing.
+                return [stored_end(call, first=self.sent + 1)]
+            raise self._lost(call) if self._has_told else Gone(GONE)
         if call.response is None and self._needs_texts:
             raise Gone(GONE)
         return self._fitting(stored_chunks(call))
@@ -167,6 +179,8 @@ class CallStream:
             self._gap_until = None
             if isinstance(entry, End):
                 known = max(0, self.sent + 1 - entry.first)
+                if known > len(entry.finishes):
+                    raise BadRequest(AHEAD)
                 found.append(replace(entry, first=entry.first + known, finishes=entry.finishes[known:]))
                 break
             if entry.last > self.sent:
@@ -190,9 +204,9 @@ class CallStream:
             raise self._lost()
         self.follower.rewind((0, 0) if self._attempt is None else (self._attempt, self.sent))
 
-    def _lost(self) -> CallFailed:
+    def _lost(self, call: Call | None = None) -> CallFailed:
         path = f"/api/jobs/{self._job_id}/calls/{self.call_id}"
-        text = LOST.format(path=path)
+        text = (LOST if call is None else LOST_OF_COMPLETED).format(path=path)
         return CallFailed(502, text, headers={}, failure="stream_interrupted")
 
     def _expect_again(self) -> None:

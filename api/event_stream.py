@@ -82,6 +82,9 @@ class EventStream(Response):
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         try:
             await teller.send(send, start)
+            if scope["method"] == "HEAD":
+                await teller.send(send, {"type": "http.response.body", "body": b""})
+                return
             frames = self._first
             while True:
                 body = {"type": "http.response.body", "body": frames, "more_body": not teller.is_over}

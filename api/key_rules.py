@@ -49,8 +49,8 @@ def _any_below(path: str, routes: list[str] | tuple[str, ...] | None) -> bool:
     """Whether one of the routes takes in the path; each stands for itself and all below it, None for everything."""
     if routes is None:
         return True
-    named = [paths.one_name(route.removesuffix("/*").rstrip("/")) for route in routes]
-    return any(path == route or path.startswith(f"{route}/") for route in named)
+    named = [name for route in routes for name in paths.taken_in(route)]
+    return any(path == name or path.startswith(f"{name}/") for name in named)
 
 
 def _organization(key: keys.Key) -> tuple[str, datetime | None]:

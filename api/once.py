@@ -95,11 +95,14 @@ async def open_once(rt: Runtime, caller: Caller, request: Request) -> Once:
         raise BadRequest("Invalid Idempotency-Key")
     raw = await read_body(request, rt.settings.max_body_bytes)
     body = orjson.dumps(parse_json(raw or b"{}"), option=orjson.OPT_SORT_KEYS)
+    # Into which job a call of the gateway goes is said there, and part of what is asked.
+    named = request.headers.get("x-job-id")
+    asked = [request.url.query.encode(), body, *([] if named is None else [named.encode()])]
     scope = f"{caller.principal}\0{request.method}\0{request.url.path}\0{key}"
     return Once(
         rt=rt,
         scope=hashlib.sha256(scope.encode()).digest(),
-        request=hashlib.sha256(request.url.query.encode() + b"\x00" + body).digest(),
+        request=hashlib.sha256(b"\x00".join(asked)).digest(),
     )
 
 

@@ -20,15 +20,20 @@ def stored_chunks(call: Call) -> list[Entry]:
     choices = _choices(call)
     return [
         Chunks(attempt=call.attempt, last=len(choices), texts=[_chunk(call, _said(call, one)) for one in choices]),
-        End(
-            attempt=call.attempt,
-            first=len(choices) + 1,
-            state=CallState.COMPLETED,
-            finishes=[_chunk(call, _finish(call, one)) for one in choices],
-            usage=orjson.dumps(usage_object(call)),
-            cost_usd=orjson.dumps(money.usd(call.client_cost_nanousd)),
-        ),
+        stored_end(call, first=len(choices) + 1),
     ]
+
+
+def stored_end(call: Call, *, first: int) -> End:
+    """The end of a completed call, its finish chunks numbered from `first`."""
+    return End(
+        attempt=call.attempt,
+        first=first,
+        state=CallState.COMPLETED,
+        finishes=[_chunk(call, _finish(call, one)) for one in _choices(call)],
+        usage=orjson.dumps(usage_object(call)),
+        cost_usd=orjson.dumps(money.usd(call.client_cost_nanousd)),
+    )
 
 
 def _choices(call: Call) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ READ_AGAIN_S = 0.3
 BELL_LIFE_S = 60
 MOST_ENTRIES = 100
 """Per stream and read, and in a follower's buffer."""
+MOST_READ = 16
+"""Of one who reads by himself; an entry has 32 kB at most."""
 MOST_BYTES = 256 * 1024
 """In a follower's buffer; one entry may be longer."""
 PAUSE_PER_STREAM_S = 0.0001
@@ -54,7 +56,7 @@ class Pace:
 
     silence_s: float = 15
     send_s: float = 30
-    end_s: float = 1
+    end_s: float = 6
     gap_s: float = 2
 
 
@@ -88,9 +90,14 @@ class Follower:
         """What waits for him, else what Redis has behind that now. For one who left. Raises RedisError, OSError."""
         return self._out_of_buffer() or await self._streams.read(self)
 
+    async def last(self) -> Position | None:
+        """The last entry that Redis has of the call. Raises RedisError, OSError."""
+        return await self._streams.last(self)
+
     async def has_end(self) -> bool:
         """Whether Redis has the end of the call. Raises RedisError, OSError."""
-        return await self._streams.has_end(self)
+        there = await self.last()
+        return there is not None and there[1] == chunks.END
 
     def wake(self) -> None:
         """Let `take` return."""
@@ -192,23 +199,23 @@ class Streams:
     async def read(self, follower: Follower) -> list[Entry]:
         """The next entries of one who reads by himself. Raises RedisError, OSError."""
         after = f"({follower.taken[0]}-{follower.taken[1]}"
-        rows: Any = await self._redis.xrange(follower.key, min=after, max="+", count=MOST_ENTRIES)
+        rows: Any = await self._redis.xrange(follower.key, min=after, max="+", count=MOST_READ)
         found = [chunks.read(id_, fields) for id_, fields in rows]
         if rows:
             follower.taken = max(follower.taken, _position(rows[-1][0]))
         return found
 
-    async def has_end(self, follower: Follower) -> bool:
-        """Whether the last entry of the call is its end. Raises RedisError, OSError."""
+    async def last(self, follower: Follower) -> Position | None:
+        """The last entry of the call. Raises RedisError, OSError."""
         rows: Any = await self._redis.xrevrange(follower.key, count=1)
-        return bool(rows) and _position(rows[0][0])[1] == chunks.END
+        return _position(rows[0][0]) if rows else None
 
     async def catch_up(self, follower: Follower) -> list[Entry]:
         """The same; one who has read all is read for from now on."""
         feed = self._feeds.get(follower.key)
         read_to = feed.last if feed is not None else START
         found = await self.read(follower)
-        if len(found) < MOST_ENTRIES:
+        if len(found) < MOST_READ:
             feed = self._feeds.get(follower.key)
             is_level = feed is None or feed.last <= follower.taken
             # Others are ahead of what Redis has: it was emptied, and its worker will write all of it again.

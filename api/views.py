@@ -2,16 +2,17 @@
 
 from typing import Any
 
-import orjson
-
+from api.answer_forms import OBJECT, answer_of
 from shared import clock, money
 from shared.calls import Call
 from shared.facts import call_error
 from shared.failures import FAILURES
 from shared.jobs import Job, JobView
-from shared.states import CallState
+from shared.states import Endpoint
 
 OPEN_CALL = {"response": None, "choices": None, "usage": None, "id": None, "created": None}
+TEXTS = ("choices", "response", "data")
+"""What is left out of a call in a list."""
 
 
 def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -75,9 +76,9 @@ def closing_object(job: Job, calls: list[Call]) -> dict[str, Any]:
 
 
 def call_object(call: Call, *, attempts: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The call object: both dialects at once. attempts: for admins, who also see which model answered."""
+    """The call object: both dialects at once; vectors in `data`. attempts: for admins, who see which model answered."""
     usage = usage_object(call)
-    answer = {**OPEN_CALL, **({"usage": usage} if usage else {}), **_answer(call)}
+    answer = {**OPEN_CALL, **({"usage": usage} if usage else {}), **answer_of(call)}
     shown = {
         "call_id": str(call.id),
         "job_id": str(call.job_id),
@@ -90,19 +91,21 @@ def call_object(call: Call, *, attempts: list[dict[str, Any]] | None = None) -> 
             "model_group": call.model,
         },
         "id": answer["id"],
-        "object": "chat.completion",
+        "object": OBJECT[Endpoint(call.endpoint)],
         "created": answer["created"],
         "model": call.model,
         "choices": answer["choices"],
         "usage": answer["usage"],
         **_facts(call),
     }
+    if call.endpoint == Endpoint.EMBEDDING:
+        shown["data"] = answer.get("data")
     return shown if attempts is None else {**shown, **_for_admins(call, attempts)}
 
 
 def listed_call(call: Call) -> dict[str, Any]:
     """The call object without its texts."""
-    return {name: value for name, value in call_object(call).items() if name not in ("choices", "response")}
+    return {name: value for name, value in call_object(call).items() if name not in TEXTS}
 
 
 def result_object(call: Call) -> dict[str, Any]:
@@ -197,21 +200,6 @@ def _closing_call(call: Call) -> dict[str, Any]:
         "latency_ms": call.latency_ms,
         "cost_usd": money.usd(call.client_cost_nanousd),
         "error": _error(call),
-    }
-
-
-def _answer(call: Call) -> dict[str, Any]:
-    if call.state != CallState.COMPLETED:
-        return {}
-    answer: dict[str, Any] = {"id": f"chatcmpl-{call.id.hex}", "created": int(call.created_at.timestamp())}
-    if call.response is None:  # not asked for, or erased
-        return answer
-    choices = orjson.loads(call.response)["choices"]
-    first = choices[0]
-    return {
-        **answer,
-        "response": {**first["message"], "finish_reason": first["finish_reason"]},
-        "choices": choices,
     }
 
 

@@ -28,6 +28,7 @@ RESULT = {
     "provider_cost_nanousd": "bigint",
     "client_cost_nanousd": "bigint",
     "provider_request_id": "text",
+    "chunks": "int",
 }
 
 # What the sweeper could only guess (unknown, abandoned) gives way to what a late worker knows; never the other way.

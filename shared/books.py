@@ -86,7 +86,8 @@ WORK: Mapping[str, str] = {
           from calls c
           left join attempts a on a.call_id = c.id and a.number = c.attempt
            and (c.state = 'completed' and a.outcome = 'succeeded'
-                or c.state = 'failed' and a.first_chunk_at is not null and c.total_tokens is not null)
+                or c.state in ('failed', 'cancelled') and a.first_chunk_at is not null
+                   and c.total_tokens is not null)
          where (%(teams)s::text[] is null or c.team_id = any(%(teams)s))
            and (c.client_cost_nanousd <> coalesce(a.client_cost_nanousd, 0)
                 or (c.state = 'completed' and a.call_id is null))""",

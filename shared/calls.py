@@ -144,8 +144,17 @@ returning {COLUMNS}, null::text as response,
        (select a.provider from attempts a where a.call_id = c.id and a.number = c.attempt) as provider
 """
 
+DELIVERING = """
+select c.id from calls c join attempts a on a.call_id = c.id and a.number = c.attempt
+ where c.job_id = %(job_id)s and (%(call_id)s::uuid is null or c.id = %(call_id)s) and c.state = 'in_progress'
+   and c.stream and a.first_chunk_at is not null and c.lease_expires_at > app_now()
+ limit %(limit)s
+"""
+
 GET = f"""
-select {COLUMNS}, p.response::text as response, p.call_id is null as payload_expired
+select {COLUMNS}, p.response::text as response, p.call_id is null as payload_expired,
+       case when c.stream then (select a.chunks from attempts a where a.call_id = c.id and a.number = c.attempt)
+        end as chunks
   from calls c left join call_payloads p on p.call_id = c.id
  where c.job_id = %s and c.id = %s
 """
@@ -230,7 +239,8 @@ class Claimed:
 class Call:
     """A call as it is read. `response` is the stored answer's JSON text, where it was asked for.
 
-    provider: of its last attempt, where it was ended from outside.
+    provider: of its last attempt, where it was ended from outside. chunks: delivered, of a stream that completed, where
+        that was asked for.
     """
 
     id: UUID
@@ -275,6 +285,7 @@ class Call:
     response: str | None
     provider: str | None = None
     payload_expired: bool = False
+    chunks: int | None = None
 
     @property
     def alias(self) -> str:
@@ -334,6 +345,12 @@ async def end_unfinished(
         "limit": limit,
     }
     return [Call(**row._asdict()) for row in await hot(tx, END_UNFINISHED, params)]
+
+
+async def delivering(tx: Tx, job_id: UUID, call_id: UUID | None = None, *, limit: int = 1000) -> list[UUID]:
+    """Calls of the job, or this one, of which a worker that lives delivers chunks."""
+    rows = await hot(tx, DELIVERING, {"job_id": job_id, "call_id": call_id, "limit": limit})
+    return [row.id for row in rows]
 
 
 async def get(tx: Tx, job_id: UUID, call_id: UUID) -> Call | None:

@@ -38,7 +38,7 @@ class Usage:
 class Report:
     """How an attempt ended and what becomes of its call.
 
-    has_delivered: the call failed, but its client has what the attempt said until then, and pays for that.
+    has_delivered: the call has no result, but its client has what the attempt said until then, and pays for that.
     state: the call's next state; `pending` with `retry_in_s` for another try. swept: the sweeper speaks for a worker
     that is gone, and only an expired lease gives it the right to.
     """
@@ -68,6 +68,7 @@ class Report:
     error_message: str | None = None
     retry_after_s: int | None = None
     provider_request_id: str | None = None
+    chunks: int | None = None
 
     @property
     def fence(self) -> tuple[UUID, int]:
@@ -279,4 +280,5 @@ def _attempt_row(report: Report) -> dict[str, Any]:
         "provider_cost_nanousd": report.provider_cost_nanousd,
         "client_cost_nanousd": report.client_cost_nanousd,
         "provider_request_id": report.provider_request_id,
+        "chunks": report.chunks,
     }

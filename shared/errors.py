@@ -199,3 +199,7 @@ class Unavailable(WaybillError):
 
     def __init__(self, detail: str = "Service temporarily unavailable", *, retry_after_s: int = 1) -> None:
         super().__init__(detail, headers={"Retry-After": str(max(1, retry_after_s))})
+
+
+class CallGoesOn(Unavailable):
+    """This process ends while a client waits for a call it accepted: sent again, the request would be a second call."""

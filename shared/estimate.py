@@ -8,6 +8,8 @@ input      of an embedding: the same
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
 TOKENS_PER_IMAGE = 1500
@@ -17,39 +19,48 @@ DEFAULT_OUTPUT_TOKENS = 4096
 MOST_TOKENS = 2**31 - 1
 """What a column holds; clients may ask for more."""
 
-IMAGES = ("image_url", "input_image")
-SOUND = "input_audio"
+IMAGE, SOUND = "image_url", "input_audio"
 SAID_BESIDE = ("tools", "functions", "response_format")
-"""What of a chat counts as text besides its messages."""
+"""What of a chat is read besides its messages."""
 
 
 def prompt_tokens(request: Mapping[str, Any]) -> int:
     """ceil(UTF-8 bytes of all texts / 3) + 8 per message + 1500 per image; tokens count themselves.
 
-    Every prompt of a completion is a message. Each of several texts is rounded up for itself: a short one is a token.
+    What is neither text nor image counts as its JSON. Every prompt of a completion is a message, and is read with the
+    suffix. Each of several texts is rounded up for itself: a short one is a token.
     """
-    if "input" in request:
-        return sum(_tokens(item) for item in _items(request["input"]))
-    if "prompt" in request:
-        prompts = _items(request["prompt"])
-        return sum(_tokens(prompt) for prompt in prompts) + TOKENS_PER_MESSAGE * len(prompts)
-    messages = request["messages"]
-    texts, others = _weigh([messages, *(request[name] for name in SAID_BESIDE if request.get(name))])
-    return -(-texts // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + others
+    return min(_read_tokens(request), MOST_TOKENS)
 
 
 def output_tokens(request: Mapping[str, Any], max_output_tokens: int | None) -> int:
     """The client's own limit, else the model's maximum up to 4096; times the answers that are made.
 
-    Those are `n`, or `best_of` where it is more, for each prompt. An embedding has no output.
+    Both names of the limit are sent on, and a provider may go by either: the larger one counts. What is rejected of a
+    prediction is billed as output beside it. Answers are `n`, or `best_of` where it is more, for each prompt. An
+    embedding has no output.
     """
     if "input" in request:
         return 0
-    asked = (request[name] for name in ("max_completion_tokens", "max_tokens") if request.get(name) is not None)
-    largest = next(asked, min(max_output_tokens or DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS))
+    asked = [request[name] for name in ("max_completion_tokens", "max_tokens") if request.get(name) is not None]
+    largest = max(asked, default=min(max_output_tokens or DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS))
+    rejected = -(-_bytes(request.get("prediction")) // BYTES_PER_TOKEN)
     answers = max(request.get("n") or 1, request.get("best_of") or 1)
     prompts = len(_items(request["prompt"])) if "prompt" in request else 1
-    return min(int(largest) * answers * prompts, MOST_TOKENS)
+    return min((int(largest) + rejected) * answers * prompts, MOST_TOKENS)
+
+
+def _read_tokens(request: Mapping[str, Any]) -> int:
+    if "input" in request:
+        return sum(_tokens(item) for item in _items(request["input"]))
+    if "prompt" in request:
+        prompts = _items(request["prompt"])
+        beside = TOKENS_PER_MESSAGE + _tokens(request.get("suffix") or "")
+        return sum(_tokens(prompt) for prompt in prompts) + beside * len(prompts)
+    messages = [_weigh(message) for message in request["messages"]]
+    texts = sum(said for said, _ in messages) + sum(_bytes(request.get(name)) for name in SAID_BESIDE)
+    others = sum(tokens for _, tokens in messages)
+    return -(-texts // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + others
 
 
 def _items(value: Any) -> list[Any]:
@@ -62,17 +73,27 @@ def _tokens(item: str | list[int]) -> int:
     return -(-len(item.encode()) // BYTES_PER_TOKEN) if isinstance(item, str) else len(item)
 
 
-def _weigh(value: object) -> tuple[int, int]:
-    """(bytes of text, tokens of images and sound) inside a message; the data of those is no text."""
-    if isinstance(value, str):
-        return len(value.encode()), 0
-    if isinstance(value, dict):
-        if value.get("type") in IMAGES:
-            return 0, TOKENS_PER_IMAGE
-        if value.get("type") == SOUND:
-            return 0, -(-sum(_weigh(list(value.values()))) // AUDIO_PER_TOKEN)
-        value = list(value.values())
-    if isinstance(value, list):
-        found = [_weigh(item) for item in value]
-        return sum(texts for texts, _ in found), sum(others for _, others in found)
-    return 0, 0
+def _bytes(value: object) -> int:
+    """Of a text, else of the value's JSON: names and numbers are read as well."""
+    if value is None:
+        return 0
+    return len(value.encode()) if isinstance(value, str) else len(orjson.dumps(value))
+
+
+def _weigh(message: Mapping[str, Any]) -> tuple[int, int]:
+    """(bytes of text, tokens of images and sound) of a message."""
+    content = message.get("content")
+    parts = [_weigh_part(part) for part in content] if isinstance(content, list) else [(_bytes(content), 0)]
+    beside = sum(_bytes(value) for name, value in message.items() if name != "content")
+    return beside + sum(texts for texts, _ in parts), sum(others for _, others in parts)
+
+
+def _weigh_part(part: Any) -> tuple[int, int]:
+    """The same of one part of a content. The data of an image or a sound is no text; what lies beside it is."""
+    if not isinstance(part, dict):
+        return _bytes(part), 0
+    kind = part.get("type")
+    if kind not in (IMAGE, SOUND):
+        return sum(_bytes(value) for value in part.values()), 0
+    beside = sum(_bytes(value) for name, value in part.items() if name not in ("type", kind))
+    return beside, TOKENS_PER_IMAGE if kind == IMAGE else -(-_bytes(part.get(SOUND)) // AUDIO_PER_TOKEN)

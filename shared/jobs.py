@@ -191,6 +191,11 @@ async def save(tx: Tx, changed: Iterable[Job]) -> None:
         await hot(tx, SAVE, (orjson.dumps(rows, default=str).decode(),))
 
 
+async def set_auto_complete(tx: Tx, job_id: UUID, *, value: bool) -> None:
+    """Whether the end of its last call ends the job."""
+    await hot(tx, "update jobs set auto_complete = %s where id = %s", (value, job_id))
+
+
 async def read(tx: Tx, job_id: UUID) -> Job | None:
     """A job's row by itself, however many calls it has."""
     rows = await hot(tx, READ, (job_id,))

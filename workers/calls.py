@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from shared import calls, clock, closing, limits, log, waiting_calls
@@ -18,7 +19,8 @@ from shared.team_queue import RUNG_DIRECTLY
 from workers import reports
 from workers.pool import Fence
 from workers.provider import Answer, Provider, ProviderError
-from workers.streaming import Chunkwriter, Relay
+from workers.relay import Relay
+from workers.streaming import Chunkwriter
 
 logger = log.get(__name__)
 
@@ -62,6 +64,8 @@ class Calls:
         try:
             report = await self._attempt(call, relay)
             if report is not None:
+                if relay is not None and report.state == CallState.COMPLETED:
+                    report = replace(report, chunks=relay.last)
                 _log_failure(call, report)
                 mine = await self._close(report)
                 if relay is not None and mine and report.state != CallState.PENDING:
@@ -128,13 +132,15 @@ class Calls:
             return None
         if reason == "drained" and (relay is None or not relay.has_begun):
             return reports.handed_back(call, self._rt.prices)
-        code = {"drained": "stream_interrupted", "oversized": "provider_error"}.get(reason, "cancelled")
+        code = "cancelled" if reason in ("cancelled", "lost") else "stream_interrupted"
         stopped = ProviderError(code, outcome=Outcome.ABANDONED, again="never")
-        return self._failed(call, stopped, relay, left_s=0)
+        return self._failed(call, stopped, relay, left_s=0, is_paid=reason in ("cancelled", "drained"))
 
-    def _failed(self, call: Claimed, error: ProviderError, relay: Relay | None, *, left_s: float) -> Report:
+    def _failed(
+        self, call: Claimed, error: ProviderError, relay: Relay | None, *, left_s: float, is_paid: bool = True
+    ) -> Report:
         if relay is not None and relay.has_begun:
-            return reports.interrupted(call, error, self._rt.prices, said_tokens=relay.said_tokens)
+            return reports.interrupted(call, error, self._rt.prices, said_tokens=relay.said_tokens, is_paid=is_paid)
         return reports.failed(call, error, self._rt.prices, self._rt.settings, left_s=left_s)
 
     async def _close(self, report: Report) -> bool:

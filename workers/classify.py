@@ -104,6 +104,9 @@ def _ruling(links: list[BaseException], exchange: Exchange, status: int | None) 
     if status is None and _never_sent(links, exchange):
         local = None if _on_the_wire(links) else _local_status(links[0])
         return *(("provider_error", "same") if local is None else _answered(local, codes, names)), Outcome.FAILED
+    if status is None and exchange.is_ours and not exchange.started and not _on_the_wire(links):
+        # The library could not make a request of it, and would not the next time.
+        return "provider_bad_request", "next", Outcome.FAILED
     return "provider_timeout" if timed_out else "provider_error", "same", Outcome.UNKNOWN
 
 

@@ -105,7 +105,7 @@ class LitellmProvider(Provider):
         key = self._key(call)
         if isinstance(key, ProviderError):
             return key
-        exchange = Exchange()
+        exchange = Exchange(is_ours=call.provider == "openai")
         token = current.set(exchange)
         try:
             # Spares its success and failure logging, which nobody reads: a third of a call's CPU.

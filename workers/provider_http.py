@@ -13,8 +13,12 @@ DNS_CACHE_S = 60
 
 @dataclass(kw_only=True)
 class Exchange:
-    """What is known of an attempt's one request. status and headers: of the provider's answer, whatever its body."""
+    """What is known of an attempt's one request. status and headers: of the provider's answer, whatever its body.
 
+    is_ours: it goes through our session, so that what was not seen was not sent.
+    """
+
+    is_ours: bool = False
     started: bool = False
     sent: bool = False
     status: int | None = None

@@ -106,10 +106,13 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
     )
 
 
-def interrupted(call: Claimed, error: ProviderError, prices: PriceMap, *, said_tokens: int) -> Report:
-    """A stream broke off after chunks were delivered: no further try, and what was said is paid for.
+def interrupted(
+    call: Claimed, error: ProviderError, prices: PriceMap, *, said_tokens: int, is_paid: bool = True
+) -> Report:
+    """A stream broke off after chunks were delivered: no further try.
 
-    error: what broke it; a time limit and our own bugs keep their code.
+    error: what broke it; a time limit, a cancellation and our own bugs keep their code. is_paid: whether the client
+    pays for what was said.
     """
     price = price_of(call, prices)
     usage = Usage(prompt_tokens=call.estimated_prompt_tokens, completion_tokens=said_tokens, source="estimated")
@@ -120,7 +123,7 @@ def interrupted(call: Claimed, error: ProviderError, prices: PriceMap, *, said_t
         job_id=call.job_id,
         number=call.number,
         outcome=outcome,
-        state=CallState.FAILED,
+        state=CallState.CANCELLED if error.code == "cancelled" else CallState.FAILED,
         candidate=call.candidate,
         candidate_attempts=call.candidate_attempts + 1,
         failed=1,
@@ -128,7 +131,7 @@ def interrupted(call: Claimed, error: ProviderError, prices: PriceMap, *, said_t
         usage=usage,
         price=price,
         provider_cost_nanousd=cost,
-        client_cost_nanousd=0 if error.code == "cancelled" else with_markup(cost, call.markup_percentage),
+        client_cost_nanousd=with_markup(cost, call.markup_percentage) if is_paid else 0,
         maybe_billed=True,
         http_status=error.http_status,
         error_code=error.code if error.code in KEPT_CODES else "stream_interrupted",

@@ -37,17 +37,22 @@ class Next:
 
 
 def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Next:
-    """Decide after an attempt failed at its candidate. No attempt starts after the call's deadline."""
+    """Decide after an attempt failed at its candidate. No attempt starts after the call's deadline.
+
+    Of the attempts that a call may have, one is kept for each candidate still to come.
+    """
     tried = at.candidate_attempts + 1
+    left, others = settings.max_attempts_per_call - at.failures - 1, at.candidates - at.candidate - 1
     end = Next(state=CallState.FAILED, candidate=at.candidate, candidate_attempts=tried)
-    if error.again == "never" or at.failures + 1 >= settings.max_attempts_per_call:
+    if error.again == "never" or left <= 0:
         return end
     if error.outcome == Outcome.UNKNOWN and at.on_unknown == "fail":
         return end
     delay_s = backoff_s(tried, error.retry_after_s, settings.retry_backoff_s)
-    if error.again == "same" and tried < at.per_candidate and delay_s < at.deadline_in_s:
+    may_repeat = error.again == "same" and tried < at.per_candidate and left > others
+    if may_repeat and delay_s < at.deadline_in_s:
         return Next(state=CallState.PENDING, candidate=at.candidate, candidate_attempts=tried, retry_in_s=delay_s)
-    if at.candidate + 1 < at.candidates and at.deadline_in_s > 0:
+    if others and at.deadline_in_s > 0:
         return Next(state=CallState.PENDING, candidate=at.candidate + 1, candidate_attempts=0, retry_in_s=0)
     return end
 

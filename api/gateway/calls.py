@@ -23,7 +23,8 @@ from api.replies import Reply
 from api.sizing import sized
 from shared import calls, clock, ids, intake, jobs
 from shared.calls import Call
-from shared.errors import CallFailed, KeyModelDenied, NotFound, Unavailable, UnknownModel
+from shared.db import Tx
+from shared.errors import CallFailed, CallGoesOn, KeyModelDenied, NotFound, UnknownModel
 from shared.failures import FAILURES, message
 from shared.jobs import Job
 from shared.keys import Key
@@ -49,12 +50,14 @@ async def answered(
     """The answer to a request that asks a model. A client that leaves does not end its call.
 
     Raises what `submission` and intake refuse; CallFailed when the call failed, was cancelled or ran out of time;
-    Unavailable when this process closes.
+    CallGoesOn when this process closes.
     """
     key = caller.team
     headers.put(request, {**headers.asked(body.model), **headers.of_key(key)})
     if once.job_id is not None and once.call_id is not None:
         if _is_streamed(body):
+            async with rt.db.hot_statement() as tx:
+                headers.put(request, headers.accepted(await _found(tx, once.job_id, once.call_id)))
             return await _streamed(rt, desk, request, body, once.job_id, once.call_id)
         return await _whole(rt, desk, request, once.job_id, once.call_id, written)
     prepared = await _prepared(rt, desk, request, key, body)
@@ -153,12 +156,17 @@ async def _streamed(
     )
 
 
+async def _found(tx: Tx, job_id: UUID, call_id: UUID) -> Call:
+    call = await calls.get(tx, job_id, call_id)
+    if call is None:
+        raise NotFound("Call not found")
+    return call
+
+
 async def _whole(rt: Runtime, desk: Desk, request: Request, job_id: UUID, call_id: UUID, written: Written) -> Reply:
     """The answer in one piece, from the call's row."""
     async with rt.db.hot_statement() as tx:
-        call = await calls.get(tx, job_id, call_id)
-        if call is None:
-            raise NotFound("Call not found")
+        call = await _found(tx, job_id, call_id)
         has_failed = call.completed_at is not None and call.state != CallState.COMPLETED
         provider = await last_provider(tx, call_id) if has_failed else None
     headers.put(request, {**headers.accepted(call), **headers.answered(request, call)})
@@ -167,6 +175,6 @@ async def _whole(rt: Runtime, desk: Desk, request: Request, job_id: UUID, call_i
     if has_failed:
         raise failure(call, {}, provider)
     if desk.waiters.is_closed:
-        raise Unavailable(CLOSING.format(job_id=job_id, call_id=call_id))
+        raise CallGoesOn(CLOSING.format(job_id=job_id, call_id=call_id))
     late = "deadline_exceeded"
     raise CallFailed(FAILURES[late].http_status, message(late), headers={}, failure=late)

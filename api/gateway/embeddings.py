@@ -35,6 +35,11 @@ def packed(numbers: str) -> str:
     return base64.b64encode(floats.tobytes()).decode()
 
 
+def numbers(stored: str) -> str:
+    """The vectors of a stored answer as JSON, comma-separated."""
+    return ",".join(_data(stored, as_base64=False))
+
+
 def _written(call: Call, as_base64: bool) -> bytes:
     data = ",".join(_data(call.response or "", as_base64))
     model, used = orjson.dumps(call.model).decode(), orjson.dumps(_usage(call)).decode()

@@ -14,6 +14,7 @@ from shared import clock
 from shared.errors import (
     BudgetExceeded,
     CallFailed,
+    CallGoesOn,
     Conflict,
     IdempotencyMismatch,
     InsufficientCredits,
@@ -101,6 +102,7 @@ RULINGS: Mapping[type[WaybillError], Ruling] = {
     IdempotencyMismatch: Ruling(),
     Invalid: Ruling(status=400, has_word=False),
     Conflict: Ruling(has_word=False, headers=NEVER_AGAIN),
+    CallGoesOn: Ruling(has_word=False, headers=NEVER_AGAIN),
     WaybillError: Ruling(has_word=False),
 }
 """The first class that an error is of rules."""

@@ -20,7 +20,7 @@ from api.wire.jobs import CallsQuery, WaitQuery
 from shared import attempts, audit, calls, clock, closing, jobs
 from shared.calls import Call
 from shared.db import Tx
-from shared.ending import free_tokens
+from shared.ending import free_tokens, stop_streams
 from shared.errors import BadRequest
 from shared.messages import Stop
 from shared.runtime import Runtime
@@ -85,15 +85,20 @@ async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery
 
 @endpoint("any:w", answers=CallOut)
 async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, once: Once) -> dict[str, Any]:
-    """End a call that has not ended; its provider connection is closed within a second."""
-    async with rt.db.hot_transaction() as tx:
+    """End a call that has not ended; its provider connection is closed within a second.
+
+    Of a stream that has begun, what was said until then is counted and charged.
+    """
+    async with rt.db.hot_statement() as tx:
         job = await find_job(tx, caller, job_id)
         call = await find_call(tx, job.id, call_id)
+    stopped = await stop_streams(rt, job.id, call.id) if call.stream and call.completed_at is None else False
+    async with rt.db.hot_transaction() as tx:
         locked = await jobs.lock(tx, [job.id])
         ended = await closing.cancel_calls(tx, locked, call_ids=[call.id], limit=1)
         aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
         shown, _ = await _read(tx, caller, job.id, call.id)
-        if ended:
+        if ended or stopped:
             await audit.record(tx, caller.actor, "cancelled_call", "call", call_id)
         await once.keep(tx, shown)
     for message in (*aftermath.messages(), Stop(ids=(call.id,))):

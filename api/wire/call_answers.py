@@ -47,6 +47,18 @@ class CallError(Answer):
     http_status: int
 
 
+Object = Literal["chat.completion", "text_completion", "list"]
+"""Of the answer: a chat's, a text completion's, an embedding's."""
+
+
+class VectorOut(Answer):
+    """One vector of an embedding."""
+
+    object: Literal["embedding"]
+    index: Count
+    embedding: list[float]
+
+
 class CallResultOut(Answer):
     """The answer to a call: `response` for one dialect, OpenAI's chat completion for the other."""
 
@@ -111,8 +123,10 @@ class AttemptOut(Answer):
 
 
 class CallOut(CallResultOut, CallFacts):
-    """A call as it stands. The last fields are there for admins only."""
+    """A call as it stands; `data` is an embedding's. The last fields are there for admins only."""
 
+    object: Object  # type: ignore[assignment]
+    data: list[VectorOut] | None = None
     candidates: list[str] | None = None
     resolved_model: str | None = None
     provider: str | None = None
@@ -128,7 +142,7 @@ class ListedCall(CallFacts):
     status: State
     metadata: CallMetadata
     id: str | None
-    object: Literal["chat.completion"]
+    object: Object
     created: int | None
     model: str
     usage: CallUsage | None

@@ -1,7 +1,7 @@
 """The messages of a conversation: only what is named here reaches the provider, and nothing that it points to."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -9,6 +9,15 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 WORDS = ("text", "refusal")
 """Of a part: what people and models wrote, wherever it points to."""
+
+PARTS: Mapping[str, tuple[type, ...]] = {
+    "text": (str,),
+    "refusal": (str,),
+    "image_url": (dict, str),
+    "input_audio": (dict,),
+    "file": (dict,),
+}
+"""Types of parts, and what each has under its own name."""
 
 Content = str | list[dict[str, Any]] | None
 
@@ -53,6 +62,12 @@ class MessageIn(Wire):
 
 def _check_part(part: dict[str, Any]) -> None:
     """Nothing is fetched for a client, neither by us nor by the library: what is sent is all there is."""
+    kind = part.get("type")
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise ValueError(f"a part's type is one of {', '.join(PARTS)}")
+    said = part.get(kind)
+    if said is None or not isinstance(said, PARTS[kind]):
+        raise ValueError(f"a part of type {kind} needs {kind}")
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else image
     if isinstance(url, str) and not url.startswith("data:"):

@@ -26,6 +26,10 @@ def upgrade() -> None:
             "client_call_id", sa.Text(), nullable=True, comment="the client's own name for it: x-litellm-call-id"
         ),
     )
+    op.add_column(
+        "attempts",
+        sa.Column("chunks", sa.Integer(), nullable=True, comment="chunks delivered, of a stream that ended well"),
+    )
     op.create_check_constraint(op.f("ck_calls_endpoint"), "calls", "endpoint in ('chat', 'completion', 'embedding')")
     op.add_column(
         "virtual_keys",
@@ -81,6 +85,7 @@ def downgrade() -> None:
     op.drop_column("virtual_keys", "tags")
     op.drop_column("virtual_keys", "aliases")
     op.drop_constraint(op.f("ck_calls_endpoint"), "calls")
+    op.drop_column("attempts", "chunks")
     op.drop_column("calls", "client_call_id")
     op.drop_column("calls", "retries")
     op.drop_column("calls", "stream")

@@ -194,6 +194,7 @@ attempts = Table(
     time("started_at", default=True),
     time("ended_at"),
     time("first_chunk_at"),
+    Column("chunks", Integer, comment="chunks delivered, of a stream that ended well"),
     Column("http_status", Integer),
     Column("error_code", Text),
     Column("error_message", Text),

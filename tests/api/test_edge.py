@@ -129,3 +129,13 @@ async def test_a_preflight_for_what_nobody_may_is_refused_in_json(scene: Scene):
 
 def cors_headers(answer: httpx.Response) -> list[str]:
     return [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/%00", "/api/model-aliases/%00", "/api/jobs/%00", "/api/teams/a%00", "/api/jobs/teams/%00"]
+)
+async def test_nothing_has_a_nul_in_its_name(scene: Scene, path: str):
+    team = await scene.team()
+    for caller in (team.key, scene.rt.settings.admin_key.get_secret_value()):
+        found = await scene.client.get(path, headers={"Authorization": f"Bearer {caller}"})
+        assert found.status_code in (403, 404), found.text

@@ -63,8 +63,20 @@ async def test_a_stream_is_told_in_openais_frames_and_again_from_its_first_chunk
     again = await ask(team, stream=True, Idempotency_Key="k")
     assert frames(again) == told
     assert again.headers["idempotent-replayed"] == "true"
+    for name in ("x-job-id", "x-call-id", "x-litellm-call-id", "x-litellm-model-group"):
+        assert again.headers[name] == found.headers[name]
     assert len(scene.provider.asked) == 1
     await agrees(scene, team)
+
+
+async def test_the_job_that_a_call_goes_into_is_part_of_what_is_asked(team: Team):
+    one, other = [(await team.job())["job_id"] for _ in range(2)]
+    first = await ask(team, Idempotency_Key="k", X_Job_Id=one)
+    again = await ask(team, Idempotency_Key="k", X_Job_Id=one)
+    assert again.headers["x-call-id"] == first.headers["x-call-id"]
+    for more in ({"X_Job_Id": other}, {}):
+        elsewhere = await ask(team, Idempotency_Key="k", **more)
+        assert problem(elsewhere) == (422, "invalid_request_error", None, "idempotency_key_reused")
 
 
 async def test_a_stream_tells_what_was_used_where_it_is_asked(scene: Scene, team: Team):

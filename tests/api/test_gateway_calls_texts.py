@@ -24,9 +24,12 @@ def vectors(*found: list[float]) -> Any:
     return stored({"data": [{"index": n, "embedding": one} for n, one in enumerate(found)]}, AS_TOLD)
 
 
+def choices(*found: str) -> list[dict[str, Any]]:
+    return [{"index": n, "text": one, "finish_reason": "stop", "logprobs": None} for n, one in enumerate(found)]
+
+
 def texts(*found: str) -> Any:
-    choices = [{"index": n, "text": one, "finish_reason": "stop", "logprobs": None} for n, one in enumerate(found)]
-    return stored({"choices": choices})
+    return stored({"choices": choices(*found)})
 
 
 async def test_prompts_are_completed_in_openais_form(scene: Scene, team: Team):
@@ -41,7 +44,7 @@ async def test_prompts_are_completed_in_openais_form(scene: Scene, team: Team):
     assert (body["usage"]["total_tokens"], body["usage"]["cost"]) == (450, call.client_cost_nanousd / 10**9)
     claimed = scene.provider.asked[0]
     assert (claimed.endpoint, claimed.request) == ("completion", {**asked, "suffix": "!"})
-    assert (call.estimated_prompt_tokens, call.estimated_output_tokens) == (4 + 2 * 8, 10 * 3 * 2)
+    assert (call.estimated_prompt_tokens, call.estimated_output_tokens) == (4 + 2 * 8 + 2, 10 * 3 * 2)
     await agrees(scene, team)
 
 
@@ -86,3 +89,37 @@ async def test_base64_is_little_endian_float32(scene: Scene, team: Team):
     assert row.chars > SMALL_CHARS
     decoded = [struct.unpack("<500f", base64.b64decode(item["embedding"])) for item in big.json()["data"]]
     assert decoded == [struct.unpack("<500f", struct.pack("<500f", *vector)) for vector in many]
+
+
+async def test_the_job_api_shows_what_was_completed(scene: Scene, team: Team):
+    scene.provider.steps = [texts("a", "b")]
+    found = await ask(team, COMPLETIONS, prompt="Tell", n=2)
+    path = f"/jobs/{found.headers['x-job-id']}/calls"
+    told = (await team.get(f"{path}/{found.headers['x-call-id']}")).json()
+    assert (told["id"], told["object"], told["choices"]) == (found.json()["id"], "text_completion", choices("a", "b"))
+    assert told["response"] == {"role": "assistant", "content": "a", "finish_reason": "stop"}
+    assert "data" not in told
+    [listed] = (await team.get(path)).json()["calls"]
+    assert (listed["id"], listed["object"]) == (found.json()["id"], "text_completion")
+
+
+async def test_the_job_api_shows_vectors_also_to_who_cancels_too_late_and_until_they_are_erased(
+    scene: Scene, team: Team
+):
+    scene.provider.steps = [vectors(*VECTORS)]
+    found = await ask(team, EMBEDDINGS, input=["a", "b"])
+    path = f"/jobs/{found.headers['x-job-id']}/calls"
+    one = f"{path}/{found.headers['x-call-id']}"
+    for told in (await team.get(one), await team.post(f"{one}/cancel"), await scene.api.get(one)):
+        shown = told.json()
+        assert (shown["status"], shown["object"], shown["data"]) == ("completed", "list", found.json()["data"])
+        assert (shown["id"], shown["choices"], shown["response"]) == (None, None, None)
+    again = await team.get(one, headers={"If-None-Match": (await team.get(one)).headers["etag"]})
+    assert again.status_code == 304
+    [listed] = (await team.get(path)).json()["calls"]
+    assert listed["object"] == "list"
+    assert "data" not in listed
+
+    await scene.rows("delete from call_payloads where call_id = :id returning call_id", id=found.headers["x-call-id"])
+    erased = (await team.get(one)).json()
+    assert (erased["data"], erased["payload_expired"]) == (None, True)

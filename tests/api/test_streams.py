@@ -276,6 +276,26 @@ async def test_a_position_is_a_number(team: Team, job_id: str, given: str):
     assert (asked.status_code, asked.json()) == (400, {"detail": "Invalid Last-Event-ID"})
 
 
+async def test_nobody_is_ahead_of_a_stream(scene: Scene, team: Team, job_id: str):
+    invalid = (400, {"detail": "Invalid Last-Event-ID"})
+    go_on = asyncio.Event()
+    scene.provider.steps = [saying("a", "b", go_on), answer()]
+    async with stream(team, job_id) as live:
+        await live.until(2)
+        call_id = live.answered["x-call-id"]
+        ahead = await whole(resumed(team, job_id, call_id, Last_Event_ID="3"))
+        assert (ahead.status, ahead.json()) == invalid
+        go_on.set()
+        await live.finish()
+    assert live.ids == [1, 2, 3]
+    at_the_end = await whole(resumed(team, job_id, call_id, Last_Event_ID="3"))
+    assert (at_the_end.ids, at_the_end.is_done) == ([], True)
+    unstreamed = await team.call(job_id)
+    for ended, beyond in ((call_id, "4"), (call_id, "9" * 15), (unstreamed, "3")):
+        ahead = await whole(resumed(team, job_id, ended, Last_Event_ID=beyond))
+        assert (ahead.status, ahead.json()) == invalid
+
+
 async def test_a_stream_is_its_teams_and_any_admins(scene: Scene, team: Team, job_id: str):
     call_id = (await streamed(team, job_id, "a")).answered["x-call-id"]
     path = f"/jobs/{job_id}/calls/{call_id}/stream"

@@ -63,9 +63,13 @@ class Heard:
 
     @property
     def lost(self) -> dict[str, Any]:
-        """The frame that says that chunks are lost."""
+        """The frame that says that chunks of a running call are lost."""
+        return self.lost_of("The call goes on")
+
+    def lost_of(self, what: str) -> dict[str, Any]:
+        """The same, with what became of the call."""
         path = f"/api/jobs/{self.job_id}/calls/{self.call_id}"
-        said = f"LLM call failed: stream interrupted. The call goes on; read it at {path}"
+        said = f"LLM call failed: stream interrupted. {what}; read it at {path}"
         return {"error": {"message": said, "type": "api_connection_error", "code": "stream_interrupted"}}
 
 
@@ -149,11 +153,23 @@ async def test_a_part_without_an_end_is_no_answer_to_one_who_has_nothing(team: T
     await heard.until(1)
     await heard.over(content="Paris")
     told = await heard.finish()
-    assert (told.words, told.chunks[-1], told.is_done) == ("Par", heard.lost, True)
+    assert (told.words, told.chunks[-1], told.is_done) == ("Par", heard.lost_of("The call has completed"), True)
     path = f"/jobs/{heard.job_id}/calls/{heard.call_id}/stream"
     async with listening(team.scene, team.key, "GET", path) as again:
         await again.finish()
     assert (again.words, again.is_done) == ("Paris", True)
+
+
+async def test_who_has_every_chunk_is_told_the_end_that_redis_never_took(heard: Heard):
+    await heard.write(words(2, "Par", "is"))
+    await heard.until(2)
+    attempt = "insert into attempts (call_id, number, alias, worker, chunks) values (:id, 1, 'a', 'w', 2) returning 1"
+    await heard.scene.rows(attempt, id=UUID(heard.call_id))
+    await heard.over(content="Paris")
+    told = await heard.finish()
+    assert (told.words, told.is_done) == ("Paris", True)
+    assert told.chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert told.chunks[-1]["usage"]["total_tokens"] > 0
 
 
 async def test_a_worker_that_died_in_mid_stream_ends_it_with_the_failure_on_record(heard: Heard):

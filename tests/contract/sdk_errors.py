@@ -16,6 +16,7 @@ ATTEMPTS = 3
 """How often one candidate is asked for one call (WAYBILL_ATTEMPTS_PER_CANDIDATE)."""
 MORE_THAN_HALF_THE_BUDGET = 5000
 """Tokens, of the key with a budget of half a dollar."""
+UNKNOWN_PART = [{"role": "user", "content": [{"type": "hologram"}]}]
 INVALID, AUTH, MONEY, DENIED = "invalid_request_error", "authentication_error", "budget_exceeded", "permission_error"
 RATE, CONNECTION, LATE, AWAY = "rate_limit_error", "api_connection_error", "timeout_error", "service_unavailable"
 
@@ -85,6 +86,7 @@ def refused(code: str) -> Row:
 ROWS = {
     "no messages": bad("400", body={"messages": []}, param="messages"),
     "a wrong type": bad("400", body={"temperature": "hot"}, param="temperature"),
+    "a part of no known kind": bad("400", body={"messages": UNKNOWN_PART}, param="messages[0].content"),
     "no price": bad("model_unpriced", model="unpriced", param="model"),
     "refused by the provider": failing(400, {"status": 400}, BAD, INVALID, "provider_bad_request"),
     "too long": refused("context_length_exceeded"),

@@ -94,6 +94,48 @@ async def test_a_stream_goes_on_at_another_api_when_its_own_is_killed(stack: Sta
     assert await team.charges() == [1, 1]
 
 
+async def test_a_frozen_unit_has_lost_its_stream_when_it_wakes(stack: Stack) -> None:
+    team = await stack.team()
+    await stack.provider.script(HALFWAY, match=team.model)
+
+    async with streamed(team, ASKED) as stream:
+        await stream.has(5)
+        unit = await stack.unit_of(stream.call.call_id)
+        stack.freeze(unit)
+        await stack.provider.release()
+        await stream.broke_off("stream_interrupted")
+    stack.thaw(unit)
+    async with resumed(team.client, stream.call) as replay:
+        await replay.broke_off("stream_interrupted")
+
+    assert replay.text.startswith(stream.text)
+    (attempt,) = await attempts(team, stream)
+    assert attempt["outcome"] in ("unknown", "abandoned"), "by when the unit has told what it cost"
+    assert (attempt["maybe_billed"], attempt["usage_source"]) == (True, "estimated")
+    assert await stack.provider.count(team.model) == 1
+    await verify(stack)
+
+
+async def test_postgres_restarted_in_mid_stream_is_not_noticed(stack: Stack) -> None:
+    team = await stack.team()
+    text = await whole(team)
+    await stack.provider.script(HALFWAY, match=f"{ASKED} begun")
+    await stack.provider.hold(f"{ASKED} waiting")
+    waiting = asyncio.create_task(to_the_end(team, f"{ASKED} waiting"))
+
+    async with streamed(team, f"{ASKED} begun") as stream:
+        await stream.has(5)
+        await stack.provider.asked(f"{ASKED} waiting", outcome="held")
+        await stack.restart_postgres()
+        await stack.provider.release()
+        await stream.ended_clean(text)
+    not_begun = await waiting
+
+    await not_begun.ended_clean(text)
+    assert len(await attempts(team, stream)) == len(await attempts(team, not_begun)) == 1
+    await verify(stack)
+
+
 async def test_redis_emptied_in_mid_stream_leaves_no_gap(stack: Stack) -> None:
     team = await stack.team()
     text = await whole(team)
@@ -114,7 +156,7 @@ async def test_redis_emptied_in_mid_stream_leaves_no_gap(stack: Stack) -> None:
 async def test_redis_frozen_in_mid_stream_ends_the_stream_but_not_the_call(stack: Stack) -> None:
     team = await stack.team()
     text = await whole(team)
-    await stack.provider.script(HALFWAY, match=team.model)
+    await stack.provider.script(HALFWAY, match=ASKED)
 
     await stack.provider.hold("never begun")
     waiting = asyncio.create_task(to_the_end(team, "never begun"))

@@ -49,6 +49,22 @@ def test_the_next_step(at: dict[str, Any], error: dict[str, Any], expected: tupl
     assert after(error, **at) == expected
 
 
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [(1, [6]), (2, [5, 1]), (3, [4, 1, 1]), (6, [1] * 6), (9, [1] * 6 + [0] * 3)],
+)
+def test_however_often_one_candidate_is_tried_the_others_have_their_turn(candidates: int, expected: list[int]):
+    attempts, candidate, tried = [0] * candidates, 0, 0
+    for failures in range(10):
+        attempts[candidate] += 1
+        state, candidate, tried = after(
+            candidates=candidates, candidate=candidate, candidate_attempts=tried, per_candidate=6, failures=failures
+        )
+        if state == "failed":
+            break
+    assert attempts == expected
+
+
 @pytest.mark.parametrize(("tried", "middle"), [(1, 1), (2, 2), (3, 4)])
 def test_the_pause_doubles_and_is_spread_by_a_fifth(tried: int, middle: float):
     pauses = {backoff_s(tried, None, 1) for _ in range(200)}

@@ -306,8 +306,6 @@ async def test_a_stream_that_is_cut_counts_what_it_said(scene: Scene, team: Team
     [call] = await worker.claim([call_id])
     running = asyncio.create_task(worker.run(call))
     await until(lambda: entries(scene, call_id), "the first chunk is there")
-    if reason == "cancelled":
-        await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
     worker.stop(call.fence, reason)
     await running
 
@@ -316,7 +314,62 @@ async def test_a_stream_that_is_cut_counts_what_it_said(scene: Scene, team: Team
     assert (shown["error"]["code"], shown["attempt_count"]) == (code, 1)
     [attempt] = await scene.attempts(str(call_id))
     assert (attempt.outcome, attempt.completion_tokens, attempt.usage_source) == ("abandoned", 3, "estimated")
-    assert (attempt.client_cost_nanousd > 0) == (reason == "drained")
+    assert shown["cost_usd"] == attempt.client_cost_nanousd / 1e9 > 0
+    await books_hold(scene)
+
+
+@pytest.mark.parametrize("way", ["call", "job", "failed"])
+async def test_who_cancels_a_stream_pays_for_what_he_has_of_it(scene: Scene, way: str):
+    """The worker ends it, since it knows what was said; the request waits for that."""
+    team = await scene.team(credits=10**9, budget_mode="consumption_usd", credits_per_dollar=1_000_000)
+    asked = asyncio.Event()
+
+    async def goes_on(sink: Sink) -> Answer:
+        await sink.send(said("Once upon"))
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    job_id, call_id, worker = await streamed(scene, team, goes_on)
+    async with scene.rt.db.transaction() as tx:
+        await tx.exec_driver_sql("update jobs set auto_complete = true where id = %s", (UUID(job_id),))
+    scene.worker, scene.live = worker, True
+    [call] = await worker.claim([call_id])
+    running = asyncio.create_task(worker.run(call))
+    await asked.wait()
+    if way == "call":
+        ended = await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
+    elif way == "job":
+        ended = await team.post(f"/jobs/{job_id}/cancel")
+    else:
+        ended = await team.complete(job_id, "failed")
+    assert ended.status_code == 200, ended.text
+    await running
+
+    shown, job = await team.read(job_id, str(call_id)), await team.read(job_id)
+    assert (shown["status"], shown["usage"]["completion_tokens"]) == ("cancelled", 3)
+    assert shown["cost_usd"] == job["costs"]["total_cost_usd"] > 0
+    assert job["status"] == {"call": "failed", "job": "cancelled", "failed": "failed"}[way]
+    assert job["auto_complete"] is True
+    assert -sum(await team.deductions()) == job["credits_charged"] > 0
+    await books_hold(scene)
+
+
+async def test_a_stream_whose_worker_does_not_answer_is_cancelled_without_it(scene: Scene, team: Team):
+    async def goes_on(sink: Sink) -> Answer:
+        await sink.send(said("Once upon"))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    job_id, call_id, worker = await streamed(scene, team, goes_on)
+    [call] = await worker.claim([call_id])
+    running = asyncio.create_task(worker.run(call))
+    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    shown = (await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")).json()
+    assert (shown["status"], shown["cost_usd"]) == ("cancelled", 0)
+    worker.stop(call.fence, "cancelled")
+    await running
+    assert (await scene.attempts(str(call_id)))[0].completion_tokens == 3
     await books_hold(scene)
 
 
@@ -369,11 +422,29 @@ async def test_several_choices_each_have_their_finish(scene: Scene, team: Team):
     assert [(choice["index"], choice["finish_reason"]) for choice in finishes] == [(0, "stop"), (1, "length")]
 
 
-async def test_an_endless_answer_is_broken_off(scene: Scene, team: Team):
+async def test_an_endless_answer_is_broken_off_and_that_costs_the_client_nothing(scene: Scene, team: Team):
     async def endless(sink: Sink) -> Answer:
         while True:
             await sink.send(said("x" * 1_000_000))
 
     job_id, call_id, worker = await streamed(scene, team, endless)
     await run(worker, call_id)
-    assert (await team.read(job_id, str(call_id)))["error"]["code"] == "stream_interrupted"
+    shown = await team.read(job_id, str(call_id))
+    assert (shown["error"]["code"], shown["cost_usd"]) == ("stream_interrupted", 0)
+
+
+async def test_a_long_answer_is_not_cut_for_what_is_written_around_its_words(scene: Scene, team: Team):
+    logprobs = {"content": [{"token": "x" * 100_000, "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
+
+    async def wordy(sink: Sink) -> Answer:
+        for n in range(150):
+            await sink.send([{"index": 0, "delta": {"content": f" {n}"}, "logprobs": logprobs}])
+            await asyncio.sleep(0.001)
+        return answer("long")
+
+    _, call_id, worker = await streamed(scene, team, wordy)
+    await run(worker, call_id)
+    assert [chunk["choices"][0]["delta"]["content"] for chunk in await texts(scene, call_id)] == [
+        f" {n}" for n in range(150)
+    ]
+    assert (await end_of(scene, call_id)).first == 151

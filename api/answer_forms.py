@@ -1,0 +1,34 @@
+"""The answer of a completed call as the job API shows it: OpenAI's fields of its endpoint, and `response` for short."""
+
+from typing import Any
+
+import orjson
+
+from api.gateway.embeddings import numbers
+from shared.calls import Call
+from shared.states import CallState, Endpoint
+
+OBJECT = {Endpoint.CHAT: "chat.completion", Endpoint.COMPLETION: "text_completion", Endpoint.EMBEDDING: "list"}
+PREFIX = {Endpoint.CHAT: "chatcmpl", Endpoint.COMPLETION: "cmpl"}
+"""Of an answer's id; embeddings have none."""
+
+
+def answer_of(call: Call) -> dict[str, Any]:
+    """`id` and `created` of a completed call, and what it was answered unless that is erased or was not asked for.
+
+    chat, completion  `choices`, and `response`: the first choice's message with its finish_reason
+    embedding         `data`: the vectors as the provider wrote them
+    """
+    if call.state != CallState.COMPLETED:
+        return {}
+    endpoint = Endpoint(call.endpoint)
+    id_ = f"{PREFIX[endpoint]}-{call.id.hex}" if endpoint in PREFIX else None
+    answer: dict[str, Any] = {"id": id_, "created": int(call.created_at.timestamp())}
+    if call.response is None:
+        return answer
+    if endpoint == Endpoint.EMBEDDING:
+        return {**answer, "data": orjson.Fragment(f"[{numbers(call.response)}]")}
+    choices = orjson.loads(call.response)["choices"]
+    first = choices[0]
+    said = first["message"] if endpoint == Endpoint.CHAT else {"role": "assistant", "content": first["text"]}
+    return {**answer, "response": {**said, "finish_reason": first["finish_reason"]}, "choices": choices}
