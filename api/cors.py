@@ -19,7 +19,8 @@ SDK_HEADERS = tuple(
 """What OpenAI's clients tell of themselves; nobody reads it, but in a browser a preflight asks for it."""
 REQUEST_HEADERS = (
     "Authorization", "X-Admin-Key", "Idempotency-Key", "Prefer", "If-None-Match", "Last-Event-ID", "X-Request-ID",
-    "X-Job-Id", "Content-Type", "X-Litellm-Call-Id", *KEY_HEADERS, *SDK_HEADERS,
+    "X-Job-Id", "Content-Type", "X-Litellm-Call-Id", "OpenAI-Organization",
+    "OpenAI-Project", "OpenAI-Beta", *KEY_HEADERS, *SDK_HEADERS,
 )  # fmt: skip
 EXPOSED = (
     "Allow", "Cache-Control", "ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "Vary",

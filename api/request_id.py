@@ -61,7 +61,8 @@ def began_at(scope: Scope) -> float:
 
 def tell(request: Request, **fields: str | None) -> None:
     """Put what is known of a request on its log line: never a key, nor text that a client wrote."""
-    request.scope.setdefault(TOLD, {}).update(fields)
+    known = {name: value for name, value in fields.items() if value is not None}
+    request.scope.setdefault(TOLD, {}).update(known)
 
 
 class _Exchange:

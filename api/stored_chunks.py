@@ -44,9 +44,10 @@ def _choices(call: Call) -> list[dict[str, Any]]:
 
 
 def _said(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
-    logprobs = {} if choice.get("logprobs") is None else {"logprobs": choice["logprobs"]}
+    told = {"logprobs": choice.get("logprobs")}
     if call.endpoint == Endpoint.COMPLETION:
-        return {"index": choice["index"], "text": choice["text"], **logprobs, "finish_reason": None}
+        return {"index": choice["index"], "text": choice["text"], **told, "finish_reason": None}
+    logprobs = {} if told["logprobs"] is None else told
     return {"index": choice["index"], "delta": _delta(choice["message"]), **logprobs, "finish_reason": None}
 
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -116,7 +117,8 @@ class LitellmProvider(Provider):
         except SinkFailed:
             raise
         except Exception as error:  # noqa: BLE001 - the library raises plain exceptions too, and no call may be lost
-            return meaning(error, exchange, (key, *self._provider_keys.values()))
+            host = urlsplit(call.api_base or "").hostname or ""
+            return meaning(error, exchange, (key, host, *self._provider_keys.values()))
         finally:
             current.reset(token)
 
@@ -154,6 +156,13 @@ class LitellmProvider(Provider):
 
     async def _embed(self, asked: Question) -> Answer:
         request, raw = asked.call.request, [None]
+        name, provider, base = self._resolved(asked)
+        if provider == "openai":
+            # The library would turn each number into objects, on the event loop: many seconds of it for a full request.
+            arguments = parameters(request, Endpoint.EMBEDDING) | {"model": name, "input": request["input"]}
+            arguments |= {"encoding_format": "float", "extra_headers": headers(asked.call)}
+            answered = await self._client(asked, base).embeddings.with_raw_response.create(**arguments)
+            return await asyncio.to_thread(embeddings.read_text, answered.content, asked.call, asked.exchange.headers)
         arguments = self._arguments(asked, parameters(request, Endpoint.EMBEDDING))
         arguments |= {"input": request["input"], "encoding_format": "float", "logger_fn": keeps_body(raw)}
         result = await litellm.aembedding(**arguments)
@@ -167,24 +176,31 @@ class LitellmProvider(Provider):
     def _text_request(self, asked: Question) -> TextRequest | None:
         """The request of a model that has text completions; None of one that only chats."""
         call = asked.call
-        name, provider, _, base = litellm.get_llm_provider(
-            model=call.litellm_model, api_base=call.api_base, api_key=asked.key
-        )
+        name, provider, base = self._resolved(asked)
         if not has_text_completions(name, provider):
             return None
-        timeout = self._timeout(asked.timeout_s)
-        # The library's own way to a client, kept per key and base, that uses our session.
-        client = litellm.main.openai_chat_completions._get_openai_client(  # noqa: SLF001
+        arguments = parameters(call.request, Endpoint.COMPLETION)
+        arguments |= {"model": name, "prompt": call.request["prompt"], "timeout": self._timeout(asked.timeout_s)}
+        client = self._client(asked, base)
+        return TextRequest(client=client, arguments=arguments | {"extra_headers": headers(call)})
+
+    def _resolved(self, asked: Question) -> tuple[str, str, str | None]:
+        """The model's name at its provider, the provider as the library calls it, and its base."""
+        name, provider, _, base = litellm.get_llm_provider(
+            model=asked.call.litellm_model, api_base=asked.call.api_base, api_key=asked.key
+        )
+        return name, provider, asked.call.api_base or base
+
+    def _client(self, asked: Question, base: str | None) -> Any:
+        """A client of OpenAI's wire: the library's own way to one, kept per key and base, that uses our session."""
+        return litellm.main.openai_chat_completions._get_openai_client(  # noqa: SLF001
             is_async=True,
             api_key=asked.key,
-            api_base=call.api_base or base,
-            timeout=timeout,
+            api_base=base,
+            timeout=self._timeout(asked.timeout_s),
             max_retries=0,
             shared_session=self._session_here(),
         )
-        arguments = parameters(call.request, Endpoint.COMPLETION)
-        arguments |= {"model": name, "prompt": call.request["prompt"], "timeout": timeout}
-        return TextRequest(client=client, arguments=arguments | {"extra_headers": headers(call)})
 
     def _key(self, call: Claimed) -> str | ProviderError:
         if call.litellm_model is None:
@@ -233,7 +249,7 @@ class LitellmProvider(Provider):
         connect_s = self._settings.provider_connect_timeout_s
         return httpx.Timeout(
             connect=connect_s,
-            read=min(read_s, max(timeout_s, self._settings.provider_timeout_s)),
+            read=read_s,
             write=WRITE_TIMEOUT_S,
             pool=max(POOL_TIMEOUT_S, connect_s),
         )

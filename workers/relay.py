@@ -78,7 +78,7 @@ class Relay:
 
     async def send(self, choices: Sequence[dict[str, Any]]) -> None:
         """Pass on what a provider chunk said. Raises CancelledError when the call is no longer this worker's."""
-        text = self._chunk([{**choice, "finish_reason": None} for choice in choices])
+        text = self._chunk([self._told(choice) for choice in choices])
         if not self.has_begun:
             await self._writer.begin(self)
         self._texts.append(text)
@@ -143,6 +143,11 @@ class Relay:
         code = report.error_code or "internal_error"
         error = {"code": code, "message": message(code, report.error_message), "provider": provider}
         return End(attempt=self.call.number, first=self.last + 1, state=report.state, error=error)
+
+    def _told(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A text completion's choices have their logprobs in every chunk, be it null."""
+        always = {"logprobs": choice.get("logprobs")} if self._endpoint == Endpoint.COMPLETION else {}
+        return {**choice, **always, "finish_reason": None}
 
     def _opening(self, choice: dict[str, Any]) -> bytes:
         """A chunk that says nothing, of an answer without any words."""

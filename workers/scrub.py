@@ -21,19 +21,31 @@ PATTERNS = (
 NAMED = re.compile(
     r"""(?ix)\b((?:[\w-]*(?:api[_-]?key|authorization|secret|token|password))["']?\s*[:=]\s*["']?)([\w.~+/=*-]{8,})"""
 )
-URL_SECRETS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/@\"'<>]+@)?([^\s?#\"'<>]*)(?:[?#][^\s\"'<>]*)?")
+URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/@\"'<>]+@)?([^\s?#\"'<>]*)(?:[?#][^\s\"'<>]*)?")
+PUBLIC = re.compile(
+    r"(?i)https://(?!api\.)(?:[a-z0-9-]+\.)+(?!(?:internal|local|lan|corp|svc|home)\b)[a-z]{2,}(?:/.*)?"
+)
+"""A page that a provider points its customers to; any other address may be one that we ask."""
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without the secrets given, without whatever looks like one, and without URLs' queries; <= 1000 long."""
+    """The text without the secrets given, without whatever looks like one, and without addresses; <= 1000 long.
+
+    secrets: also the address that was asked. Of public pages the query is taken out.
+    """
     text = text[:MAX_TEXT]
     for secret in sorted((secret.strip() for secret in secrets), key=len, reverse=True):
         if len(secret) >= MIN_SECRET:
             for form in (secret, quote(secret, safe=""), secret.encode("unicode_escape").decode()):
                 text = text.replace(form, HIDDEN)
-    text = URL_SECRETS.sub(r"\1\2", text)
+    text = URL.sub(_shown_url, text)
     for pattern in PATTERNS:
         text = pattern.sub(HIDDEN, text)
     text = NAMED.sub(rf"\1{HIDDEN}", text)
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())[:MAX_MESSAGE]
+
+
+def _shown_url(found: re.Match[str]) -> str:
+    bare = found[1] + found[2]
+    return bare if PUBLIC.fullmatch(bare) else HIDDEN

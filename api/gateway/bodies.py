@@ -34,6 +34,8 @@ from shared.states import Endpoint
 
 MOST_ITEMS = 2048
 """Of inputs, or of prompts, in one request."""
+MOST_NUMBERS = 2048 * 1536
+"""In one answer of embeddings: as many inputs as there may be, of the usual size."""
 MOST_ANSWERS = 128
 MOST_USER = 1000
 
@@ -179,6 +181,16 @@ class EmbeddingIn(GatewayFields):
         if not given or (not isinstance(given[0], int) and not all(given)):
             raise ValueError("must not be empty")
         return given
+
+    @field_validator("dimensions")
+    @classmethod
+    def _bounded(cls, dimensions: int | None, info: ValidationInfo) -> int | None:
+        """One answer stays within what one row holds."""
+        given = info.data.get("input")
+        items = 1 if isinstance(given, str) or (given and isinstance(given[0], int)) else len(given or ())
+        if dimensions is not None and items * dimensions > MOST_NUMBERS:
+            raise ValueError(f"{items} inputs may have at most {MOST_NUMBERS // items} dimensions")
+        return dimensions
 
     def provider_request(self) -> dict[str, Any]:
         """What goes to the provider: the whitelisted fields that were sent, nulls left out."""

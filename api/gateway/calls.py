@@ -24,7 +24,7 @@ from api.sizing import sized
 from shared import calls, clock, ids, intake, jobs
 from shared.calls import Call
 from shared.db import Tx
-from shared.errors import CallFailed, CallGoesOn, KeyModelDenied, NotFound, UnknownModel
+from shared.errors import CallFailed, CallGoesOn, KeyModelDenied, NotFound, UnknownModel, WaybillError
 from shared.failures import FAILURES, message
 from shared.jobs import Job
 from shared.keys import Key
@@ -59,7 +59,7 @@ async def answered(
             async with rt.db.hot_statement() as tx:
                 headers.put(request, headers.accepted(await _found(tx, once.job_id, once.call_id)))
             return await _streamed(rt, desk, request, body, once.job_id, once.call_id)
-        return await _whole(rt, desk, request, once.job_id, once.call_id, written)
+        return await _whole(rt, desk, request, once.job_id, once.call_id, written, is_repeat=True)
     prepared = await _prepared(rt, desk, request, key, body)
     call = prepared.call
     submitted = await one_call.accept(rt, desk, request, key, prepared, once)
@@ -118,9 +118,18 @@ async def _route(rt: Runtime, desk: Desk, request: Request, key: Key, body: Body
     """The candidates of the model, then those of the client's own fallbacks. Raises as `submission.route`."""
     with headers.deciding(request, body.model):
         first = await _candidates(rt, desk, key, body.model)
-        others = [await _candidates(rt, desk, key, name) for name in body.fallbacks or ()]
+        others = [await _fallback(rt, desk, key, name) for name in body.fallbacks or ()]
     tried = {candidate.alias: candidate for route in (first, *others) for candidate in route.candidates}
     return replace(first, candidates=tuple(tried.values()))
+
+
+async def _fallback(rt: Runtime, desk: Desk, key: Key, name: str) -> Route:
+    """As `_candidates`; what is wrong is then the field `fallbacks`."""
+    try:
+        return await _candidates(rt, desk, key, name)
+    except WaybillError as error:
+        error.param = "fallbacks"
+        raise
 
 
 async def _candidates(rt: Runtime, desk: Desk, key: Key, name: str) -> Route:
@@ -163,13 +172,15 @@ async def _found(tx: Tx, job_id: UUID, call_id: UUID) -> Call:
     return call
 
 
-async def _whole(rt: Runtime, desk: Desk, request: Request, job_id: UUID, call_id: UUID, written: Written) -> Reply:
+async def _whole(
+    rt: Runtime, desk: Desk, request: Request, job_id: UUID, call_id: UUID, written: Written, *, is_repeat: bool = False
+) -> Reply:
     """The answer in one piece, from the call's row."""
     async with rt.db.hot_statement() as tx:
         call = await _found(tx, job_id, call_id)
         has_failed = call.completed_at is not None and call.state != CallState.COMPLETED
         provider = await last_provider(tx, call_id) if has_failed else None
-    headers.put(request, {**headers.accepted(call), **headers.answered(request, call)})
+    headers.put(request, {**headers.accepted(call), **headers.answered(request, call, is_repeat=is_repeat)})
     if call.state == CallState.COMPLETED:
         return Reply(body=await written(call))
     if has_failed:

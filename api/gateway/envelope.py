@@ -4,9 +4,10 @@ Money is 402 and never 429, so that no client pays for three more tries; what mu
 `x-should-retry`. A failed call has the words of shared/failures.py.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from api.gateway.headers import of_limits
@@ -36,6 +37,9 @@ MOST_RETRY_AFTER_S = 120
 """Stock clients take no longer pause than this."""
 IN_FLIGHT_S = 5
 """When it makes sense to come again while calls in flight hold what is left of a budget."""
+
+OURS = frozenset({"cancelled", "internal_error", "attempts_exhausted", "worker_crashed"})
+"""What ends a call without its provider's doing; of a deadline it is told who was waited for."""
 
 SAYS_ALL = ("value_error.unpriced",)
 """Findings whose words need no place beside them."""
@@ -122,7 +126,7 @@ def problem(error: WaybillError) -> Problem:
         message=message,
         type=ruling.type or TYPES.get(status, INVALID),
         code=error.code if ruling.has_word else status,
-        param=ruling.param or error.param or param,
+        param=error.param or ruling.param or param,
         headers={**_sooner(error.headers), **ruling.headers},
     )
     if isinstance(error, BudgetExceeded) and error.in_flight:
@@ -139,7 +143,7 @@ def failed_call(code: str, message: str, *, provider: str | None, headers: Mappi
         message=message,
         type=failure.type,
         code=429 if code == "provider_rate_limit" else code,
-        provider=provider,
+        provider=None if code in OURS else provider,
         headers={**_sooner(headers or {}), **more},
     )
 
@@ -148,7 +152,10 @@ def _rate_limited(error: RateLimited) -> Problem:
     """A limit of ours, told in the words that clients of the LiteLLM proxy know."""
     window, kind = error.window, error.headers["rate_limit_type"]
     whose = "team" if window.is_of_team else "an API key of team"
-    reset_at = (clock.now() + timedelta(seconds=error.retry_after_s)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    # Never a moment too early; of requests the very second that X-RateLimit-Reset tells.
+    later_s = math.ceil(clock.now().timestamp() + error.retry_after_s)
+    reset_at_s = later_s if window.is_of_tokens else window.reset_at_s
+    reset_at = datetime.fromtimestamp(reset_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return Problem(
         status=error.status,
         message=(
@@ -169,7 +176,11 @@ def _sooner(headers: Mapping[str, str]) -> dict[str, str]:
 def _finding(findings: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     """The first finding speaks for all; its place in the body or the query is the parameter."""
     said, (kind, *place_parts) = findings[0]["msg"], findings[0]["loc"]
-    if kind == "header" or findings[0]["type"] == "json_invalid":
+    if (kind, place_parts, said) == ("body", [], "field required"):
+        return "A JSON body is required", None
+    if findings[0]["type"] == "json_invalid" and place_parts:
+        return f"{said} at character {place_parts[0]}", None
+    if kind == "header":
         return said, None
     place = (
         "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place_parts).removeprefix(".") or None

@@ -127,21 +127,20 @@ def accepted(call: Accepted) -> dict[str, str]:
     return {"X-Job-Id": str(call.job_id), "X-Call-Id": str(call.id), "x-litellm-call-id": own, **named}
 
 
-def answered(request: Request, call: Call) -> dict[str, str]:
+def answered(request: Request, call: Call, *, is_repeat: bool = False) -> dict[str, str]:
     """How a call went that ended while its client waited for the whole answer; its cost when it completed.
 
-    Durations are in milliseconds: `queue` until a worker began, `provider` of the attempt that ended it, `total` of
-    this request.
+    Durations are in milliseconds: `queue` until a worker began, `provider` of the attempt that answered or else of all
+    that failed, with the pauses between them, `total` of this request. A repeat waited for none of it.
     """
     total_ms = _since_ms(began_at(request.scope))
-    provider_ms = call.latency_ms or 0
-    queue_ms = 0.0 if call.started_at is None else (call.started_at - call.created_at).total_seconds() * 1000
+    queue_ms, provider_ms = (0.0, 0) if is_repeat else _spent_ms(call)
     found = {
         "x-litellm-attempted-retries": str(max(0, call.attempt - 1 - call.candidate)),
         "x-litellm-attempted-fallbacks": str(call.candidate),
         "x-litellm-response-duration-ms": _ms(total_ms),
         "x-litellm-overhead-duration-ms": _ms(max(0.0, total_ms - provider_ms)),
-        "Server-Timing": f"queue;dur={_ms(max(0.0, queue_ms))}, provider;dur={provider_ms}, total;dur={_ms(total_ms)}",
+        "Server-Timing": f"queue;dur={_ms(queue_ms)}, provider;dur={provider_ms}, total;dur={_ms(total_ms)}",
     }
     if call.state == CallState.COMPLETED:
         found["x-litellm-response-cost"] = decimal(call.client_cost_nanousd)
@@ -171,6 +170,15 @@ def _decision(decision: str, reason: str) -> dict[str, str]:
 
 def _reason(error: WaybillError) -> str:
     return "model_not_found" if isinstance(error, UnknownModel) else "model_unavailable"
+
+
+def _spent_ms(call: Call) -> tuple[float, int]:
+    """In the queue, and with providers."""
+    if call.started_at is None:
+        return 0.0, 0
+    queue_ms = max(0.0, (call.started_at - call.created_at).total_seconds() * 1000)
+    tried_s = ((call.completed_at or call.started_at) - call.started_at).total_seconds()
+    return queue_ms, round(tried_s * 1000) if call.latency_ms is None else call.latency_ms
 
 
 def _since_ms(began: float) -> float:

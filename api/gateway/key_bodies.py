@@ -1,9 +1,10 @@
 """What clients of LiteLLM's key routes send: the fields we know by their rules, all others as they are."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from api.fields import Absent, AliasName, Limit, Title
 from api.wire.gateway_keys import GeneratedKeyOut
@@ -14,10 +15,20 @@ NEVER_NULL = frozenset({"key_type", "aliases", "tags", "permissions", "metadata"
 """Fields in which null means the same as leaving them out."""
 OURS = frozenset(GeneratedKeyOut.model_fields)
 """Names in our answers, which nothing that is only kept may take."""
+OWN_KEY = re.compile(r"sk-[\x21-\x7e]{13,252}")
 NOT_LOGGED = {"key", "metadata", "permissions"}
 
-OwnKey = Annotated[str, StringConstraints(pattern=r"^sk-[\x21-\x7e]{13,252}$")]
-"""A key of one's own: 16 characters or more."""
+
+def _checked_key(key: str) -> str:
+    if not OWN_KEY.fullmatch(key):
+        raise ValueError("must begin with sk- and have 16 to 255 visible ASCII characters")
+    return key
+
+
+OwnKey = Annotated[
+    str, AfterValidator(_checked_key), WithJsonSchema({"type": "string", "pattern": f"^{OWN_KEY.pattern}$"})
+]
+"""A key of one's own."""
 GivenKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 """A key, or its hash (`token`)."""
 

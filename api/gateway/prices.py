@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.auth import Caller
+from api.known_routes import question
 from shared import model_aliases, models, money
 from shared.db import Tx
 from shared.errors import Invalid, UnknownModel
@@ -27,7 +28,8 @@ async def cost_nanousd(rt: Runtime, tx: Tx, caller: Caller, model: str, tokens: 
 
 async def _of_team(rt: Runtime, tx: Tx, key: Key, model: str) -> Price | None:
     try:
-        route = await models.resolve(tx, key.team_id, key.aliases.get(model, model), only=key.models)
+        asked = question(key, model)
+        route = await models.resolve(tx, key.team_id, asked.name, only=asked.only, known_as=model)
     except UnknownModel:
         return _bundled(rt, model)
     return _of(rt, route.candidates[0])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from api.wire.messages import MessageIn, Wire
 from shared.intake import MAX_METADATA_BYTES
@@ -12,14 +12,26 @@ from shared.request_fields import request_fields
 from shared.states import Endpoint
 
 MAX_MESSAGES = 10_000
+MAX_BIASES = 1024
 MAX_DEADLINE_S = 604_800
+
+
+def _few(value: Any) -> Any:
+    """What is wrong with each of a hundred thousand entries is told by nobody."""
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"holds more than {MAX_BIASES} tokens")
+    return value
+
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Bias = dict[str, Annotated[int, Field(ge=-100, le=100)] | Annotated[float, Field(ge=-100, le=100)]]
+Bias = Annotated[
+    dict[str, Annotated[int, Field(ge=-100, le=100)] | Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_few)
+]
+Objects = Annotated[list[dict[str, Any]], Field(max_length=1024, fail_fast=True)]
 Stop = str | Annotated[list[str], Field(max_length=16)]
 Deadline = Annotated[float, Field(ge=1, le=MAX_DEADLINE_S)]
 
@@ -61,7 +73,7 @@ class ChatFields(Labelled):
 
     endpoint: ClassVar[Endpoint] = Endpoint.CHAT
 
-    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
@@ -70,7 +82,7 @@ class ChatFields(Labelled):
     presence_penalty: Penalty | None = None
     stop: Stop | None = None
     response_format: ResponseFormatIn | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Objects | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     seed: Seed | None = None
@@ -80,13 +92,13 @@ class ChatFields(Labelled):
     logit_bias: Bias | None = None
     user: str | None = None
     reasoning_effort: str | None = None
-    modalities: list[str] | None = None
+    modalities: Annotated[list[str], Field(max_length=16, fail_fast=True)] | None = None
     prediction: dict[str, Any] | None = None
     service_tier: str | None = None
     verbosity: str | None = None
     audio: dict[str, Any] | None = None
     function_call: str | dict[str, Any] | None = None
-    functions: list[dict[str, Any]] | None = None
+    functions: Objects | None = None
     moderation: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None

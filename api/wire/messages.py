@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 WORDS = ("text", "refusal")
@@ -19,7 +19,7 @@ PARTS: Mapping[str, tuple[type, ...]] = {
 }
 """Types of parts, and what each has under its own name."""
 
-Content = str | list[dict[str, Any]] | None
+Content = str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None
 
 
 class Wire(BaseModel):
@@ -72,11 +72,17 @@ def _check_part(part: dict[str, Any]) -> None:
     url = image.get("url") if isinstance(image, dict) else image
     if isinstance(url, str) and not url.startswith("data:"):
         raise ValueError("image_url must be a data: URL")
-    file = part.get("file")
-    if isinstance(file, dict) and file.get("file_id") is not None:
+    if _names_a_file(part):
         raise ValueError("file_id is not supported: send file_data")
     if any(URL.match(text) for text in _texts({name: value for name, value in part.items() if name not in WORDS})):
         raise ValueError("URLs are not fetched: send the data")
+
+
+def _names_a_file(value: object) -> bool:
+    """Whether something at any depth stands for a file that lies at the provider, where all teams' files may lie."""
+    if isinstance(value, dict):
+        return value.get("file_id") is not None or any(map(_names_a_file, value.values()))
+    return isinstance(value, list) and any(map(_names_a_file, value))
 
 
 def _texts(value: object) -> Iterator[str]:

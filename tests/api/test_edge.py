@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import orjson
@@ -12,7 +13,7 @@ from api.app import create_app
 from api.http import endpoint
 from api.openapi_responses import HEADERS
 from shared.runtime import Runtime
-from tests.scene import Scene
+from tests.scene import HELLO, Scene
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ async def test_preflight(scene: Scene):
     allowed = {name.lower() for name in answer.headers["access-control-allow-headers"].split(", ")}
     assert {"authorization", "content-type", "x-admin-key", "idempotency-key", "prefer", "if-none-match"} <= allowed
     assert {"last-event-id", "x-request-id", "x-job-id"} <= allowed
+    assert {"openai-organization", "openai-project", "openai-beta"} <= allowed
     assert answer.headers["x-request-id"]
 
 
@@ -139,3 +141,29 @@ async def test_nothing_has_a_nul_in_its_name(scene: Scene, path: str):
     for caller in (team.key, scene.rt.settings.admin_key.get_secret_value()):
         found = await scene.client.get(path, headers={"Authorization": f"Bearer {caller}"})
         assert found.status_code in (403, 404), found.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "loc", "type_"),
+    [
+        ({"seed": [1] * 300_001}, ["body"], "value_error.too_many_values"),
+        ({"logit_bias": {str(n): "x" for n in range(2000)}}, ["body", "logit_bias"], "value_error"),
+        ({"tools": ["x"] * 1000}, ["body", "tools", 0], "dict_type"),
+    ],
+)
+async def test_a_body_of_very_many_faults_is_refused_for_the_first(scene: Scene, fields: Any, loc: Any, type_: Any):
+    """Each value is looked at while nobody else is served."""
+    team = await scene.team()
+    job = await team.job()
+    found = await team.post(f"/jobs/{job['job_id']}/llm-call", {"messages": HELLO, **fields})
+    assert found.status_code == 422
+    [finding] = found.json()["detail"]
+    assert finding["loc"] == loc
+    assert finding["type"] == type_
+
+
+async def test_commas_in_a_long_text_are_no_values(scene: Scene):
+    team = await scene.team()
+    job = await team.job()
+    said = [{"role": "user", "content": "," * 400_000}]
+    assert (await team.submit(job["job_id"], messages=said)).status_code == 202

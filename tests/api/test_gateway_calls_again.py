@@ -1,6 +1,7 @@
 """Requests of the gateway that are repeated, streamed, or whose end does not come in time."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -20,6 +21,7 @@ async def test_a_repeat_is_answered_with_the_first_answer(scene: Scene, team: Te
     assert again.json() == first.json()
     assert again.headers["idempotent-replayed"] == "true"
     assert again.headers["x-call-id"] == first.headers["x-call-id"]
+    assert again.headers["server-timing"].startswith("queue;dur=0.0, provider;dur=0, ")
     assert again.headers["x-litellm-response-cost"] == first.headers["x-litellm-response-cost"]
     other = await ask(team, Idempotency_Key="k", temperature=1)
     assert problem(other) == (422, "invalid_request_error", None, "idempotency_key_reused")
@@ -105,6 +107,9 @@ async def test_the_deadline_is_answered_in_words(scene: Scene, team: Team):
     late = await ask(team, timeout=0.2)
     assert problem(late) == (504, "timeout_error", None, "deadline_exceeded")
     assert late.json()["error"]["provider"] == "openai"
+    waited = re.search(r"provider;dur=(\d+)", late.headers["server-timing"])
+    assert waited is not None
+    assert int(waited[1]) > 50, "the provider was waited for, not Waybill"
     assert late.headers["x-call-id"] == str((await only_call(team)).id)
 
 
@@ -126,6 +131,7 @@ async def test_a_call_that_is_cancelled_meanwhile_is_a_conflict(scene: Scene, te
     found = await waiting
     assert problem(found) == (409, "conflict", None, "cancelled")
     assert (said(found), found.headers["x-should-retry"]) == ("Call was cancelled", "false")
+    assert found.json()["error"]["provider"] is None
 
 
 async def test_who_waits_while_the_process_closes_is_told_where_the_call_goes_on(scene: Scene, team: Team):

@@ -3,10 +3,12 @@
 import base64
 import struct
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from api.gateway.embeddings import SMALL_CHARS
+from shared import redis_keys
 from shared.closing import Usage
 from tests.api.gateway import COMPLETIONS, EMBEDDINGS, ask, frames, only_call, stored
 from tests.scene import Scene, Team, agrees, saying
@@ -51,11 +53,23 @@ async def test_prompts_are_completed_in_openais_form(scene: Scene, team: Team):
 async def test_a_completion_is_streamed(scene: Scene, team: Team):
     pieces = [[{"index": 0, "text": text}] for text in ("Once", " upon")]
     scene.provider.steps = [saying(*pieces, then=texts("Once upon"))]
-    told = frames(await ask(team, COMPLETIONS, prompt="Tell", stream=True, stream_options={"include_usage": True}))
+    asked = {"prompt": "Tell", "stream": True, "stream_options": {"include_usage": True}}
+    first = await ask(team, COMPLETIONS, **asked, Idempotency_Key="k")
+    told = frames(first)
     assert {chunk["object"] for chunk in told} == {"text_completion"}
+    assert all(choice["logprobs"] is None for chunk in told for choice in chunk["choices"])
     assert "".join(choice["text"] for chunk in told for choice in chunk["choices"]) == "Once upon"
     assert told[-2]["choices"][0]["finish_reason"] == "stop"
     assert (told[-1]["choices"], told[-1]["usage"]["total_tokens"]) == ([], 450)
+
+    await scene.rt.redis.delete(redis_keys.chunks(UUID(first.headers["x-call-id"])))
+    longer_ago = "update calls set completed_at = completed_at - interval '1 hour' where id = :id returning id"
+    await scene.rows(longer_ago, id=UUID(first.headers["x-call-id"]))
+    stored_ones = frames(await ask(team, COMPLETIONS, **asked, Idempotency_Key="k"))
+    assert [chunk["choices"][0] for chunk in stored_ones[:-1]] == [
+        {"index": 0, "text": "Once upon", "logprobs": None, "finish_reason": None},
+        {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"},
+    ]
 
 
 async def test_vectors_keep_the_providers_digits_and_the_order_of_the_inputs(scene: Scene, team: Team):
@@ -114,7 +128,7 @@ async def test_the_job_api_shows_vectors_also_to_who_cancels_too_late_and_until_
         shown = told.json()
         assert (shown["status"], shown["object"], shown["data"]) == ("completed", "list", found.json()["data"])
         assert (shown["id"], shown["choices"], shown["response"]) == (None, None, None)
-    again = await team.get(one, headers={"If-None-Match": (await team.get(one)).headers["etag"]})
+    again = await team.get(one, If_None_Match=(await team.get(one)).headers["etag"])
     assert again.status_code == 304
     [listed] = (await team.get(path)).json()["calls"]
     assert listed["object"] == "list"

@@ -15,6 +15,8 @@ INVALID = "invalid_request_error"
 REMOTE = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
 FETCHED = [{"type": "file", "file": {"file_data": "https://example.com/a.pdf"}}]
 FOREIGN = [{"type": "file", "file": {"file_id": "file-1"}}]
+DEEPER = [{"type": "text", "text": "Read", "source": [{"type": "file", "file_id": "file-1"}]}]
+DOCUMENT = [{"type": "document", "source": {"type": "file", "file_id": "file-1"}}]
 
 WRONG = [
     ({"messages": None}, "messages"),
@@ -27,6 +29,8 @@ WRONG = [
     ({"messages": [{"role": "user", "content": REMOTE}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": FETCHED}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": FOREIGN}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": DEEPER}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": DOCUMENT}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": [{"type": "zzz"}]}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
@@ -83,6 +87,7 @@ WRONG_EMBEDDINGS = [
     ({"input": ["a"] * 2049}, "input"),
     ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
     ({"input": "a", "dimensions": 0}, "dimensions"),
+    ({"input": ["a"] * 2048, "dimensions": 1537}, "dimensions"),
 ]
 FAILED = [
     ("provider_bad_request", 400, INVALID, "provider_bad_request"),
@@ -115,7 +120,7 @@ async def test_a_failed_call_has_the_status_and_the_words_of_its_failure(scene: 
         scene.provider.steps = [wrong]
         found = await ask(team)
         assert problem(found) == (status, type_, None, code)
-        assert found.json()["error"]["provider"] == "openai"
+        assert found.json()["error"]["provider"] == (None if word == "internal_error" else "openai")
         assert ("Bad thing" in said(found)) == (status == 400)
         assert found.headers.get("retry-after") == ("9" if status == 429 else None)
         assert {"x-job-id", "x-call-id", "x-litellm-call-id"} <= set(found.headers)

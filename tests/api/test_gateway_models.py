@@ -99,11 +99,15 @@ async def test_a_key_sees_what_it_is_narrowed_to_and_its_own_names(scene: Scene)
         ({"models": [other]}, []),
         ({"aliases": named}, [first, second, third, held, "gpt-4"]),
         ({"aliases": named, "models": [first]}, [first, held, "gpt-4"]),
+        ({"aliases": named, "models": ["gpt-4"]}, ["gpt-4"]),
+        ({"aliases": {"cheap": first, "dear": second}, "models": ["cheap", third]}, ["cheap", third, held]),
     ]
     for fields, expected in rows_of_keys:
         body = {"team_id": team.id, **fields}
         generated = made(await scene.client.post("/key/generate", json=body, headers=scene.api.admin))
         assert await names(scene, generated["key"]) == sorted(expected), fields
+        for name in expected:
+            assert (await one(scene, generated["key"], name)).status_code == 200
         assert (await one(scene, generated["key"], other)).status_code == 404
         assert (await one(scene, generated["key"], "lost")).status_code == 404
 

@@ -12,6 +12,7 @@ from tests.scene import HELLO, Scene, Team
 
 CHAT = "/v1/chat/completions"
 INVALID = "invalid_request_error"
+UNZIPPED = "Content-Encoding is not supported: send the body as it is"
 UNKNOWN = "The model 'gpt-9' does not exist or you do not have access to it"
 
 
@@ -36,6 +37,7 @@ async def test_what_is_wrong_with_a_request(scene: Scene, team: Team, prefix: st
     deep: Any = 1
     for _ in range(70):
         deep = [deep]
+    other = {"fallbacks": ["gpt-9"]}
     rows: list[tuple[str, str, dict[str, Any], tuple[Any, ...]]] = [
         ("GET", "/v1/nowhere", {}, (404, "not_found_error", None, 404, "Not Found")),
         ("GET", "/key", {}, (404, "not_found_error", None, 404, "Not Found")),
@@ -44,13 +46,16 @@ async def test_what_is_wrong_with_a_request(scene: Scene, team: Team, prefix: st
         ("GET", "/spend/logs", {}, (404, "not_found_error", None, 404, "Not Found")),
         ("GET", "/v1/chat/completions", {}, (405, INVALID, None, 405, "Method Not Allowed")),
         ("DELETE", "/v1/models", {}, (405, INVALID, None, 405, "Method Not Allowed")),
-        ("POST", CHAT, {"content": b"{"}, (400, INVALID, None, 400, "JSON decode error")),
-        ("POST", CHAT, {"content": b'{"a": NaN}'}, (400, INVALID, None, 400, "JSON decode error")),
-        ("POST", CHAT, {"content": b"\xff"}, (400, INVALID, None, 400, "JSON decode error")),
+        ("POST", CHAT, {"content": b"{"}, (400, INVALID, None, 400, "JSON decode error at character 1")),
+        ("POST", CHAT, {"content": b'{"a": NaN}'}, (400, INVALID, None, 400, "JSON decode error at character 6")),
+        ("POST", CHAT, {"content": b"\xff"}, (400, INVALID, None, 400, "JSON decode error at character 0")),
+        ("POST", CHAT, {"content": b""}, (400, INVALID, None, 400, "A JSON body is required")),
+        ("GET", "/v1/models/", {}, (404, "not_found_error", None, 404, "Not Found")),
+        ("POST", CHAT, {"json": good, "zipped": True}, (400, INVALID, None, 400, UNZIPPED)),
+        ("POST", CHAT, {"json": good | other}, (404, INVALID, "fallbacks", "model_not_found", UNKNOWN)),
         ("POST", CHAT, {"content": b'{"a": "\\u0000"}'}, (400, INVALID, None, 400, "NUL characters are not allowed")),
         ("POST", CHAT, {"json": {**good, "x": deep}}, (400, INVALID, None, 400, "nesting is over 64 levels")),
         ("POST", CHAT, {"content": b"[]"}, (400, INVALID, None, 400, "Input should be an object")),
-        ("POST", CHAT, {"content": b""}, (400, INVALID, None, 400, "field required")),
         ("POST", CHAT, {"json": {"model": "x"}}, (400, INVALID, "messages", 400, "'messages' is a required property")),
         ("GET", "/v1/models?include_metadata=perhaps", {}, (400, INVALID, "include_metadata", 400, None)),
         ("GET", "/v1/models?a=%00", {}, (400, INVALID, None, 400, "NUL characters are not allowed")),
@@ -62,7 +67,8 @@ async def test_what_is_wrong_with_a_request(scene: Scene, team: Team, prefix: st
         ),
     ]  # fmt: skip
     for method, path, sent, expected in rows:
-        answer = await scene.client.request(method, prefix + path, headers=own, **sent)
+        headers = own | ({"Content-Encoding": "gzip"} if sent.pop("zipped", False) else {})
+        answer = await scene.client.request(method, prefix + path, headers=headers, **sent)
         found = problem(answer)
         assert found[:4] == expected[:4], (method, path, sent, found)
         assert expected[4] is None or found[4] == expected[4], found
@@ -129,7 +135,8 @@ async def test_a_limit_is_told_in_the_words_of_the_proxy(scene: Scene):
         "Limit resets at: 20"
     )
     assert message.endswith(f"{second.headers['reset_at']}")
-    assert second.headers["reset_at"].endswith(" UTC")
+    reset_at = datetime.strptime(second.headers["reset_at"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    assert reset_at.timestamp() == int(second.headers["x-ratelimit-reset"])
     assert 1 <= int(second.headers["retry-after"]) <= 60
     assert second.headers["rate_limit_type"] == "requests"
     assert second.headers["x-ratelimit-reset-requests"].endswith("s")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -107,10 +108,11 @@ async def test_retry_after_is_read_as_seconds_and_as_a_date(provider: Provider, 
 
 
 async def test_error_brings_the_providers_words_and_request_id(provider: Provider, demo: Demo) -> None:
-    await demo.script(status(400, body=error_body("Unknown role 'robot'.")))
+    host = str(urlsplit(demo.base).hostname)
+    await demo.script(status(400, body=error_body(f"Unknown role 'robot' on {host}, see {demo.base}/roles")))
     error = await failure(provider, a_call(demo.base))
 
-    assert error.message == "Unknown role 'robot'."
+    assert error.message == "Unknown role 'robot' on [hidden], see [hidden]"
     assert str(error.provider_request_id).startswith("req_")
 
 
