@@ -181,7 +181,8 @@ async def create(tx: Tx, new: Sequence[tuple[Job, float | None]]) -> None:
 
 async def lock(tx: Tx, job_ids: Iterable[UUID]) -> dict[UUID, Job]:
     """Lock jobs in id order, before anything of theirs (calls, account) is locked. Unknown ids are left out."""
-    return {row.id: Job(**row._asdict()) for row in await hot(tx, LOCK, (list(set(job_ids)),))}
+    wanted = list(set(job_ids))
+    return {row.id: Job(**row._asdict()) for row in await hot(tx, LOCK, (wanted,))} if wanted else {}
 
 
 async def save(tx: Tx, changed: Iterable[Job]) -> None:

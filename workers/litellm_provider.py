@@ -243,13 +243,13 @@ class LitellmProvider(Provider):
 
     def _timeout(self, timeout_s: float) -> httpx.Timeout:
         # litellm keeps a client, with its connections, per timeout: powers of two, or each call would get its own.
-        read_s = 1.0
+        read_s, longest_s = 1.0, self._settings.provider_timeout_s
         while read_s < timeout_s:
             read_s *= 2
         connect_s = self._settings.provider_connect_timeout_s
         return httpx.Timeout(
             connect=connect_s,
-            read=read_s,
+            read=min(read_s, longest_s) if timeout_s <= longest_s else read_s,
             write=WRITE_TIMEOUT_S,
             pool=max(POOL_TIMEOUT_S, connect_s),
         )

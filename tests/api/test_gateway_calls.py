@@ -188,13 +188,13 @@ async def test_the_clients_own_fallbacks_come_after_the_models(scene: Scene):
     assert found.headers["x-olla-routing-decision"] == "fallback"
 
     unknown = await ask(team, fallbacks=["nothing"])
-    assert problem(unknown) == (404, "invalid_request_error", "model", "model_not_found")
+    assert problem(unknown) == (404, "invalid_request_error", "fallbacks", "model_not_found")
     assert "'nothing'" in said(unknown)
     foreign = (await scene.team()).models[0]
     assert problem(await ask(team, fallbacks=[foreign])) == (
         403,
         "permission_error",
-        "model",
+        "fallbacks",
         "team_model_access_denied",
     )
 
