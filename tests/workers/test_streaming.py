@@ -52,6 +52,13 @@ def saying(*words: str, end: Any = None) -> Step:
     return step
 
 
+async def goes_on(sink: Sink) -> Answer:
+    """Says something and never ends."""
+    await sink.send(said("Once upon"))
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 def broken(code: str = "provider_error", **fields: Any) -> ProviderError:
     return ProviderError(code, **{"outcome": Outcome.UNKNOWN, "again": "same", **fields})
 
@@ -297,11 +304,6 @@ async def test_a_call_whose_worker_died_in_mid_stream_is_not_tried_again(scene: 
 
 @pytest.mark.parametrize("reason", ["drained", "cancelled"])
 async def test_a_stream_that_is_cut_counts_what_it_said(scene: Scene, team: Team, reason: str):
-    async def goes_on(sink: Sink) -> Answer:
-        await sink.send(said("Once upon"))
-        await asyncio.Event().wait()
-        raise AssertionError
-
     job_id, call_id, worker = await streamed(scene, team, goes_on)
     [call] = await worker.claim([call_id])
     running = asyncio.create_task(worker.run(call))
@@ -322,21 +324,13 @@ async def test_a_stream_that_is_cut_counts_what_it_said(scene: Scene, team: Team
 async def test_who_cancels_a_stream_pays_for_what_he_has_of_it(scene: Scene, way: str):
     """The worker ends it, since it knows what was said; the request waits for that."""
     team = await scene.team(credits=10**9, budget_mode="consumption_usd", credits_per_dollar=1_000_000)
-    asked = asyncio.Event()
-
-    async def goes_on(sink: Sink) -> Answer:
-        await sink.send(said("Once upon"))
-        asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
     job_id, call_id, worker = await streamed(scene, team, goes_on)
     async with scene.rt.db.transaction() as tx:
         await tx.exec_driver_sql("update jobs set auto_complete = true where id = %s", (UUID(job_id),))
     scene.worker, scene.live = worker, True
     [call] = await worker.claim([call_id])
     running = asyncio.create_task(worker.run(call))
-    await asked.wait()
+    await until(lambda: entries(scene, call_id), "the first chunk is there")
     if way == "call":
         ended = await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
     elif way == "job":
@@ -356,11 +350,6 @@ async def test_who_cancels_a_stream_pays_for_what_he_has_of_it(scene: Scene, way
 
 
 async def test_a_stream_whose_worker_does_not_answer_is_cancelled_without_it(scene: Scene, team: Team):
-    async def goes_on(sink: Sink) -> Answer:
-        await sink.send(said("Once upon"))
-        await asyncio.Event().wait()
-        raise AssertionError
-
     job_id, call_id, worker = await streamed(scene, team, goes_on)
     [call] = await worker.claim([call_id])
     running = asyncio.create_task(worker.run(call))
