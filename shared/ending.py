@@ -42,7 +42,7 @@ async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | No
 
     check: sees the locked job before each step; it raises to refuse, and returns False to leave the job as it is.
     """
-    held_open = await _stop_job_streams(rt, job_id, check) if end.code == "cancelled" else False
+    held_open = await _stop_job_streams(rt, job_id, end, check) if _may_cut(end) else False
     first = True
     while True:
         async with rt.db.hot_transaction() as tx:
@@ -88,7 +88,12 @@ async def stop_streams(rt: Runtime, job_id: UUID, call_id: UUID | None = None) -
         await asyncio.sleep(LOOK_S)
 
 
-async def _stop_job_streams(rt: Runtime, job_id: UUID, check: Callable[[Job | None], bool]) -> bool:
+def _may_cut(end: End) -> bool:
+    """Whether calls may run that this ends: a job is completed without any, and a deadline is kept by their workers."""
+    return end.status != JobStatus.COMPLETED and end.code == "cancelled"
+
+
+async def _stop_job_streams(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool]) -> bool:
     """The same before a job is ended. Returns whether the job was kept from ending with the last of them."""
     async with rt.db.hot_statement() as tx:
         if not await calls.delivering(tx, job_id, limit=1):
@@ -97,6 +102,8 @@ async def _stop_job_streams(rt: Runtime, job_id: UUID, check: Callable[[Job | No
         locked = await jobs.lock(tx, [job_id])
         if not check(locked.get(job_id)):
             return False
+        # What the end would be refused for stops no stream.
+        intake.merged_metadata(locked[job_id].metadata, end.metadata or {})
         held_open = locked[job_id].auto_complete
         if held_open:
             await jobs.set_auto_complete(tx, job_id, value=False)

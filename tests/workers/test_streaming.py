@@ -349,6 +349,22 @@ async def test_who_cancels_a_stream_pays_for_what_he_has_of_it(scene: Scene, way
     await books_hold(scene)
 
 
+async def test_an_end_that_is_refused_stops_no_stream(scene: Scene, team: Team):
+    job_id, call_id, worker = await streamed(scene, team, goes_on)
+    async with scene.rt.db.transaction() as tx:
+        await tx.exec_driver_sql("update jobs set auto_complete = true where id = %s", (UUID(job_id),))
+    scene.worker, scene.live = worker, True
+    [call] = await worker.claim([call_id])
+    running = asyncio.create_task(worker.run(call))
+    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    refused = await team.complete(job_id, "failed", metadata={"long": "x" * 11_000})
+    assert refused.status_code == 422
+    assert ((await team.read(job_id))["auto_complete"], running.done()) == (True, False)
+    assert (await team.read(job_id, str(call_id)))["status"] == "in_progress"
+    worker.stop(call.fence, "cancelled")
+    await running
+
+
 async def test_a_stream_whose_worker_does_not_answer_is_cancelled_without_it(scene: Scene, team: Team):
     job_id, call_id, worker = await streamed(scene, team, goes_on)
     [call] = await worker.claim([call_id])
