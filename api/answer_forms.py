@@ -6,11 +6,10 @@ import orjson
 
 from api.gateway.embeddings import numbers
 from shared.calls import Call
+from shared.chunk_shapes import PREFIX
 from shared.states import CallState, Endpoint
 
 OBJECT = {Endpoint.CHAT: "chat.completion", Endpoint.COMPLETION: "text_completion", Endpoint.EMBEDDING: "list"}
-PREFIX = {Endpoint.CHAT: "chatcmpl", Endpoint.COMPLETION: "cmpl"}
-"""Of an answer's id; embeddings have none."""
 
 
 def answer_of(call: Call) -> dict[str, Any]:

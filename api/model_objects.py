@@ -116,12 +116,7 @@ def group_for_team(found: Group, members: Sequence[Member]) -> dict[str, Any]:
 
 
 def _prices(prices: PriceMap, found: Alias) -> tuple[str, dict[str, int | None]]:
-    price = prices.price(
-        found.litellm_model,
-        input_=found.input_nanousd_per_mtok,
-        output=found.output_nanousd_per_mtok,
-        cached_input=found.cached_input_nanousd_per_mtok,
-    )
+    price = prices.price_of(found)
     if price is None:
         return "unpriced", dict.fromkeys(("pricing_input", "pricing_output", "pricing_cached_input"))
     return price.source, {

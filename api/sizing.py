@@ -7,7 +7,6 @@ from api.wire.calls import request_text
 from shared import estimate, money
 from shared.keys import Key
 from shared.models import Candidate, Route
-from shared.prices import Price
 from shared.runtime import Runtime
 
 MOST_NANOUSD = 10**15
@@ -16,7 +15,7 @@ MOST_NANOUSD = 10**15
 
 def may_be_billed(rt: Runtime, candidate: Candidate) -> bool:
     """Whether it is known what this candidate costs, or an admin said that it may be given away."""
-    return _price(rt, candidate) is not None or candidate.allow_unpriced
+    return rt.prices.price_of(candidate) is not None or candidate.allow_unpriced
 
 
 def sized(rt: Runtime, key: Key, route: Route, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,18 +38,9 @@ def sized(rt: Runtime, key: Key, route: Route, request: Mapping[str, Any]) -> di
 
 def _most_nanousd(rt: Runtime, route: Route, key: Key, prompt_tokens: int, output_tokens: int) -> int:
     """What the call costs its team at most: at the dearest candidate, with every estimated token used."""
-    prices = [price for candidate in route.candidates if (price := _price(rt, candidate)) is not None]
+    prices = [price for candidate in route.candidates if (price := rt.prices.price_of(candidate)) is not None]
     costs = [price.most_nanousd(prompt_tokens=prompt_tokens, completion_tokens=output_tokens) for price in prices]
     return min(money.with_markup(max(costs, default=0), key.cost_markup_percentage), MOST_NANOUSD)
-
-
-def _price(rt: Runtime, candidate: Candidate) -> Price | None:
-    return rt.prices.price(
-        candidate.litellm_model,
-        input_=candidate.input_nanousd_per_mtok,
-        output=candidate.output_nanousd_per_mtok,
-        cached_input=candidate.cached_input_nanousd_per_mtok,
-    )
 
 
 def _max_output(rt: Runtime, candidate: Candidate) -> int | None:

@@ -6,13 +6,10 @@ from typing import Any
 import orjson
 
 from api.views import usage_object
-from shared import money
+from shared import chunk_shapes, money
 from shared.calls import Call
 from shared.chunks import Chunks, End, Entry
 from shared.states import CallState, Endpoint
-
-PREFIX = {Endpoint.CHAT: "chatcmpl", Endpoint.COMPLETION: "cmpl"}
-OBJECT = {Endpoint.CHAT: "chat.completion.chunk", Endpoint.COMPLETION: "text_completion"}
 
 
 def stored_chunks(call: Call) -> list[Entry]:
@@ -30,7 +27,7 @@ def stored_end(call: Call, *, first: int) -> End:
         attempt=call.attempt,
         first=first,
         state=CallState.COMPLETED,
-        finishes=[_chunk(call, _finish(call, one)) for one in _choices(call)],
+        finishes=[_chunk(call, chunk_shapes.finish(Endpoint(call.endpoint), one)) for one in _choices(call)],
         usage=orjson.dumps(usage_object(call)),
         cost_usd=orjson.dumps(money.usd(call.client_cost_nanousd)),
     )
@@ -58,21 +55,6 @@ def _delta(message: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", **said}
 
 
-def _finish(call: Call, choice: Mapping[str, Any]) -> dict[str, Any]:
-    ended = {"finish_reason": choice["finish_reason"]}
-    if call.endpoint == Endpoint.COMPLETION:
-        return {"index": choice["index"], "text": "", "logprobs": None, **ended}
-    return {"index": choice["index"], "delta": {}, **ended}
-
-
-def _chunk(call: Call, choice: Mapping[str, Any]) -> bytes:
-    endpoint = Endpoint(call.endpoint)
-    return orjson.dumps(
-        {
-            "id": f"{PREFIX[endpoint]}-{call.id.hex}",
-            "object": OBJECT[endpoint],
-            "created": int(call.created_at.timestamp()),
-            "model": call.model,
-            "choices": [choice],
-        }
-    )
+def _chunk(call: Call, choice: dict[str, Any]) -> bytes:
+    head = chunk_shapes.head(call.id, Endpoint(call.endpoint), call.created_at, call.model)
+    return chunk_shapes.chunk(head, [choice])

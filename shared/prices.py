@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -53,6 +53,22 @@ class Bundled:
     max_input_tokens: int | None = None
 
 
+class Priceable(Protocol):
+    """An alias, a candidate, or a row that names one: its model, and its own price where it has one."""
+
+    @property
+    def litellm_model(self) -> str: ...
+
+    @property
+    def input_nanousd_per_mtok(self) -> int | None: ...
+
+    @property
+    def output_nanousd_per_mtok(self) -> int | None: ...
+
+    @property
+    def cached_input_nanousd_per_mtok(self) -> int | None: ...
+
+
 class PriceMap:
     """The bundled map, reduced to what prices a call."""
 
@@ -73,6 +89,15 @@ class PriceMap:
     def of(self, litellm_model: str) -> Bundled | None:
         """The entry with exactly this name, else with its provider prefix left out."""
         return self._models.get(litellm_model) or self._models.get(litellm_model.partition("/")[2])
+
+    def price_of(self, alias: Priceable) -> Price | None:
+        """The price of an alias, see `price`."""
+        return self.price(
+            alias.litellm_model,
+            input_=alias.input_nanousd_per_mtok,
+            output=alias.output_nanousd_per_mtok,
+            cached_input=alias.cached_input_nanousd_per_mtok,
+        )
 
     def price(
         self, litellm_model: str, *, input_: int | None, output: int | None, cached_input: int | None

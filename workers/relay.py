@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from shared import money
+from shared import chunk_shapes, money
 from shared.calls import Claimed
 from shared.chunks import Chunks, End
 from shared.closing import Report, Usage
@@ -22,9 +22,6 @@ MOST_ENTRY_BYTES = 32 * 1024
 MOST_UNWRITTEN_BYTES = 64 * 1024 * 1024
 MOST_SAID_BYTES = 16 * 1024 * 1024
 """A longer answer, or one that Redis does not take for so long, is broken off: no model says so much."""
-
-PREFIX = {Endpoint.CHAT: "chatcmpl", Endpoint.COMPLETION: "cmpl"}
-OBJECT = {Endpoint.CHAT: "chat.completion.chunk", Endpoint.COMPLETION: "text_completion"}
 
 
 class Writer(Protocol):
@@ -58,13 +55,7 @@ class Relay:
         self._size = 0
         self._writer = writer
         self._endpoint = Endpoint(call.endpoint)
-        head = {
-            "id": f"{PREFIX[self._endpoint]}-{call.id.hex}",
-            "object": OBJECT[self._endpoint],
-            "created": int(call.created_at.timestamp()),
-            "model": call.model,
-        }
-        self._head = orjson.dumps(head)[:-1] + b',"choices":'
+        self._head = chunk_shapes.head(call.id, self._endpoint, call.created_at, call.model)
 
     @property
     def last(self) -> int:
@@ -134,7 +125,7 @@ class Relay:
             attempt=self.call.number,
             first=self.last + 1,
             state=report.state,
-            finishes=[self._chunk([self._finish(choice)]) for choice in choices],
+            finishes=[self._chunk([chunk_shapes.finish(self._endpoint, choice)]) for choice in choices],
             usage=orjson.dumps(_usage(report.usage)),
             cost_usd=orjson.dumps(money.usd(report.client_cost_nanousd)),
         )
@@ -154,14 +145,8 @@ class Relay:
         delta = {"role": "assistant", "content": ""}
         return self._chunk([{"index": choice["index"], "delta": delta, "finish_reason": None}])
 
-    def _finish(self, choice: dict[str, Any]) -> dict[str, Any]:
-        ended = {"finish_reason": choice["finish_reason"]}
-        if self._endpoint == Endpoint.COMPLETION:
-            return {"index": choice["index"], "text": "", "logprobs": None, **ended}
-        return {"index": choice["index"], "delta": {}, **ended}
-
     def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
-        return self._head + orjson.dumps(choices) + b"}"
+        return chunk_shapes.chunk(self._head, choices)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

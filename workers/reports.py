@@ -22,12 +22,7 @@ def price_of(row: Any, prices: PriceMap) -> Price:
     """The price of a claimed or expired call's candidate; `unpriced` is flagged on the attempt, never silently 0."""
     if row.litellm_model is None:
         return UNPRICED
-    found = prices.price(
-        row.litellm_model,
-        input_=row.input_nanousd_per_mtok,
-        output=row.output_nanousd_per_mtok,
-        cached_input=row.cached_input_nanousd_per_mtok,
-    )
+    found = prices.price_of(row)
     return found or UNPRICED
 
 

@@ -50,10 +50,5 @@ class ModelHealth:
         in_environment = rt.settings.provider_env_fallback and alias.provider in rt.settings.providers_in_environment
         if not alias.has_key and not in_environment:
             return f"no provider credentials configured for {alias.provider}"
-        price = rt.prices.price(
-            alias.litellm_model,
-            input_=alias.input_nanousd_per_mtok,
-            output=alias.output_nanousd_per_mtok,
-            cached_input=alias.cached_input_nanousd_per_mtok,
-        )
+        price = rt.prices.price_of(alias)
         return None if price is not None or alias.allow_unpriced else "model has no price"

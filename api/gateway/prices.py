@@ -1,7 +1,6 @@
 """What tokens of a model cost, for whom asks: a team by the names it may use and with its markup, an admin at cost."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from api.auth import Caller
 from api.known_routes import question
@@ -32,22 +31,12 @@ async def _of_team(rt: Runtime, tx: Tx, key: Key, model: str) -> Price | None:
         route = await models.resolve(tx, key.team_id, asked.name, only=asked.only, known_as=model)
     except UnknownModel:
         return _bundled(rt, model)
-    return _of(rt, route.candidates[0])
+    return rt.prices.price_of(route.candidates[0])
 
 
 async def _of_any(rt: Runtime, tx: Tx, model: str) -> Price | None:
     alias = await model_aliases.get(tx, model)
-    return _bundled(rt, model) if alias is None else _of(rt, alias)
-
-
-def _of(rt: Runtime, found: Any) -> Price | None:
-    """The price of an alias or a candidate."""
-    return rt.prices.price(
-        found.litellm_model,
-        input_=found.input_nanousd_per_mtok,
-        output=found.output_nanousd_per_mtok,
-        cached_input=found.cached_input_nanousd_per_mtok,
-    )
+    return _bundled(rt, model) if alias is None else rt.prices.price_of(alias)
 
 
 def _bundled(rt: Runtime, model: str) -> Price | None:
