@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared import attempts, calls, events, facts, jobs, rollup, settling, webhooks
+from shared import attempts, calls, facts, jobs, outbox, rollup, settling
 from shared.attempts import Booked
 from shared.calls import Call, Late
 from shared.db import Tx
@@ -190,8 +190,7 @@ async def end_calls(
         recorded.append(facts.job_ended(locked[job_id], now))
     recorded.extend(warnings)
     await jobs.save(tx, locked.values())
-    await events.record(tx, recorded)
-    deliveries = await webhooks.fan_out(tx, [event.id for event in recorded])
+    deliveries = await outbox.record(tx, recorded)
     await rollup.add(tx, usage)
     return Aftermath(ended=[*(call.id for call in final), *ends], deliveries=deliveries)
 

@@ -1,6 +1,6 @@
-"""Events: the outbox and the log. A row is written in the transaction of its fact, its body serialised once."""
+"""Events: facts as every reader gets them, serialised once. `outbox` writes them in the transaction of their fact."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,13 +9,6 @@ from uuid import UUID
 import orjson
 
 from shared import clock, ids
-from shared.db import Tx, hot
-
-RECORD = """
-insert into events (id, type, team_id, job_id, subject_id, sequence, body, created_at)
-select * from unnest(
-    %s::uuid[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::timestamptz[])
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +40,3 @@ class Event:
                 "data": self.data,
             }
         ).decode()
-
-
-async def record(tx: Tx, facts: Sequence[Event]) -> None:
-    """Write events. A sequence number used twice for a job violates its unique index."""
-    if not facts:
-        return
-    columns = (
-        [f.id for f in facts],
-        [f.type for f in facts],
-        [f.team_id for f in facts],
-        [f.job_id for f in facts],
-        [f.subject_id for f in facts],
-        [f.sequence for f in facts],
-        [f.body() for f in facts],
-        [f.at for f in facts],
-    )
-    await hot(tx, RECORD, columns)

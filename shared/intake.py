@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from shared import charging, clock, events, facts, gates, idempotency, jobs, new_calls, team_queue, webhooks
+from shared import charging, clock, facts, gates, idempotency, jobs, new_calls, outbox, team_queue
 from shared.charging import JOB_BASED, Terms
 from shared.db import Tx
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, WaybillError
@@ -89,8 +89,7 @@ async def accept(rt: Runtime, group: Sequence[Submission], depths: Depths | None
         await idempotency.forget(tx, _given_up(group, results))
         writing.recorded.extend(await passing.write(tx, writing.jobs, now=now))
         rung = queues.rung(writing.calls)
-        await _write(tx, writing, rung=rung, store_payloads=rt.settings.store_payloads)
-        deliveries = await webhooks.fan_out(tx, [event.id for event in writing.recorded])
+        deliveries = await _write(tx, writing, rung=rung, store_payloads=rt.settings.store_payloads)
     rt.ring(RunCalls(ids=tuple(rung)))
     rt.ring(Deliver(ids=tuple(deliveries)))
     return results
@@ -188,10 +187,10 @@ def _decided(
     return Accepted(job=job, calls=s.calls)
 
 
-async def _write(tx: Tx, writing: _Writing, *, rung: Sequence[UUID], store_payloads: bool) -> None:
-    """Write jobs, calls and events. rung: the calls that are rung after the commit."""
+async def _write(tx: Tx, writing: _Writing, *, rung: Sequence[UUID], store_payloads: bool) -> list[UUID]:
+    """Write jobs, calls and events. rung: the calls that are rung after the commit. Returns deliveries, to be rung."""
     made = [(job, writing.deadlines_s[id_]) for id_, job in writing.jobs.items() if id_ in writing.deadlines_s]
     await jobs.create(tx, made)
     await jobs.save(tx, [job for id_, job in writing.jobs.items() if id_ not in writing.deadlines_s])
     await new_calls.create(tx, writing.calls, rung=set(rung), store_payloads=store_payloads)
-    await events.record(tx, writing.recorded)
+    return await outbox.record(tx, writing.recorded)

@@ -20,8 +20,8 @@ SOFT_THRESHOLD = Decimal(120)
 LOCK = """
 select a.team_id, a.allocated, a.used, a.held, a.limit_mode, a.credit_limit, a.alerted_percentage as alerted,
        t.alert_at_percentage as alert_at
-  from credit_accounts a join teams t on t.id = a.team_id
- where a.team_id = any(%s) order by a.team_id for update of a
+  from unnest(%s::text[]) as w(team_id) join credit_accounts a using (team_id) join teams t on t.id = a.team_id
+ order by a.team_id for update of a
 """
 
 HOLD = """

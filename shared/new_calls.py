@@ -37,16 +37,15 @@ GIVEN = {
 }
 
 CREATE = f"""
-insert into calls ({", ".join(GIVEN)}, callback_secret_sealed, deadline_at, rung_at)
-select {", ".join(f"r.{name}" for name in GIVEN)}, decode(r.callback_secret_hex, 'hex'),
-       least(app_now() + make_interval(secs => r.deadline_s), j.deadline_at), case when r.rung then app_now() end
-  from json_to_recordset(%s) as r(
-       {", ".join(f"{name} {kind}" for name, kind in GIVEN.items())},
-       callback_secret_hex text, deadline_s double precision, rung boolean)
-  join jobs j on j.id = r.job_id
-"""
-
-STORE_REQUESTS = """
+with made as (
+    insert into calls ({", ".join(GIVEN)}, callback_secret_sealed, deadline_at, rung_at)
+    select {", ".join(f"r.{name}" for name in GIVEN)}, decode(r.callback_secret_hex, 'hex'),
+           least(app_now() + make_interval(secs => r.deadline_s), j.deadline_at), case when r.rung then app_now() end
+      from json_to_recordset(%s) as r(
+           {", ".join(f"{name} {kind}" for name, kind in GIVEN.items())},
+           callback_secret_hex text, deadline_s double precision, rung boolean)
+      join jobs j on j.id = r.job_id
+)
 insert into call_payloads (call_id, request, erase_at)
 select r.id, r.request::json, case when not (%s and t.store_payloads) then 'infinity'::timestamptz end
   from unnest(%s::uuid[], %s::text[], %s::text[]) as r(id, request, team_id) join teams t on t.id = r.team_id
@@ -101,9 +100,8 @@ async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID], store_paylo
     if not new:
         return
     rows = [{**{name: getattr(call, name) for name in GIVEN}, **_more(call, call.id in rung)} for call in new]
-    await hot(tx, CREATE, (orjson.dumps(rows).decode(),))
-    columns = ([call.id for call in new], [call.request for call in new], [call.team_id for call in new])
-    await hot(tx, STORE_REQUESTS, (store_payloads, *columns))
+    requests = ([call.id for call in new], [call.request for call in new], [call.team_id for call in new])
+    await hot(tx, CREATE, (orjson.dumps(rows).decode(), store_payloads, *requests))
 
 
 def _more(call: NewCall, rung: bool) -> dict[str, Any]:

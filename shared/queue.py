@@ -1,8 +1,11 @@
 """Ringing: a message with ids on Redis, after the commit, never waited for; the sweeper rings again what was lost."""
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from queue import SimpleQueue
 from uuid import UUID
 
 import dramatiq
@@ -19,6 +22,7 @@ logger = log.get(__name__)
 
 REDIS_TIMEOUT_S = 1.0
 PAUSE_AFTER_FAILURE_S = 1.0
+CLOSE_S = 1.0
 
 
 class PatientRedis(redis.Redis):
@@ -47,53 +51,53 @@ def encode(message: RunCalls | Deliver) -> dramatiq.Message[None]:
 
 
 class Bell:
-    """Sends messages from a background task. Redis down or frozen delays nobody: the row waits for the sweeper."""
+    """Sends messages from a thread of its own. Redis down or frozen delays nobody: the row waits for the sweeper."""
 
     def __init__(self, url: str) -> None:
         self._client = connect(url)
         self._broker = RedisBroker(client=self._client, middleware=[], namespace=redis_keys.DRAMATIQ_NAMESPACE)
         self._waiting: deque[Message] = deque(maxlen=10_000)
-        self._wake = asyncio.Event()
-        self._sending = False
-        self._task: asyncio.Task[None] | None = None
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._is_awake = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
 
     async def open(self) -> None:
-        """Start the background task."""
-        self._task = asyncio.create_task(self._run(), name="bell")
+        """Start the thread."""
+        self._thread.start()
 
     async def close(self) -> None:
         """Send what waits, for at most a second, then stop."""
-        if self._task is None:
+        if not self._thread.is_alive():
             return
-        for _ in range(20):
-            if not self._waiting and not self._sending:
-                break
-            await asyncio.sleep(0.05)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closing.set()
+        self._wake.put(False)
+        await asyncio.to_thread(self._thread.join, CLOSE_S)
         await asyncio.to_thread(self._broker.close)
 
     def ring(self, message: Message) -> None:
         """Queue a message for sending, in pieces of MAX_IDS; without ids it is none. Beyond 10,000 the oldest go."""
         if message.ids:
             self._waiting.append(message)
-            self._wake.set()
+            if not self._is_awake:
+                self._is_awake = True
+                self._wake.put(True)
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                messages = joined(self._waiting)
-                self._waiting.clear()
-                self._sending = True
-                try:
-                    await asyncio.to_thread(self._send, messages)
-                except Exception as error:  # noqa: BLE001 - the rows wait for the sweeper
-                    logger.warning("ring_failed", error=type(error).__name__, messages=len(messages))
-                    await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
-                finally:
-                    self._sending = False
+    def _run(self) -> None:
+        while self._wake.get():
+            # From here on a new message wakes again: none is left waiting.
+            self._is_awake = False
+            messages = joined(self._taken())
+            try:
+                self._send(messages)
+            except Exception as error:  # noqa: BLE001 - the rows wait for the sweeper
+                logger.warning("ring_failed", error=type(error).__name__, messages=len(messages))
+                self._closing.wait(PAUSE_AFTER_FAILURE_S)
+
+    def _taken(self) -> Iterator[Message]:
+        with suppress(IndexError):
+            while True:
+                yield self._waiting.popleft()
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:

@@ -1,6 +1,6 @@
 """A team's place in the queue: how many of its calls may wait, and which new ones are rung at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -35,8 +35,8 @@ class Submitted(Protocol):
     def max_queued_calls(self) -> int | None: ...
 
 
-class Depths:
-    """How many calls waited in deep queues; a count serves this process for a second, with what it accepted since."""
+class _Counts:
+    """Counts of calls by team; one serves for a second, with what this process accepted since."""
 
     def __init__(self) -> None:
         self._counted: dict[str, tuple[float, int]] = {}
@@ -45,18 +45,31 @@ class Depths:
         """The counts that are not too old."""
         fresh = clock.monotonic() - DEPTH_S
         self._counted = {team: counted for team, counted in self._counted.items() if counted[0] > fresh}
-        return {team: waiting for team, (_, waiting) in self._counted.items()}
+        return {team: calls for team, (_, calls) in self._counted.items()}
 
-    def counted(self, waiting: dict[str, int]) -> None:
+    def keep(self, counted: Mapping[str, int]) -> None:
         """These were counted now."""
         at = clock.monotonic()
-        self._counted |= {team: (at, calls) for team, calls in waiting.items()}
+        self._counted |= {team: (at, calls) for team, calls in counted.items()}
 
-    def grown(self, team_id: str, calls: int) -> None:
+    def grow(self, team_id: str, calls: int) -> None:
         """So many more were accepted."""
         if team_id in self._counted:
-            at, waiting = self._counted[team_id]
-            self._counted[team_id] = at, waiting + calls
+            at, counted = self._counted[team_id]
+            self._counted[team_id] = at, counted + calls
+
+
+class Depths:
+    """What this process knows of the queues: calls that wait in deep ones, and calls that have not ended."""
+
+    def __init__(self) -> None:
+        self.waiting = _Counts()
+        self.unfinished = _Counts()
+
+    def grow(self, team_id: str, calls: int) -> None:
+        """So many more were accepted."""
+        self.waiting.grow(team_id, calls)
+        self.unfinished.grow(team_id, calls)
 
 
 @dataclass(kw_only=True)
@@ -86,7 +99,7 @@ class Queues:
         """So many were accepted."""
         if new:
             self.teams[team_id].waiting += new
-            self.depths.grown(team_id, new)
+            self.depths.grow(team_id, new)
 
     def rung(self, new: Iterable[NewCall]) -> list[UUID]:
         """Those of the accepted calls that are rung at once."""
@@ -101,29 +114,46 @@ class Queues:
 
 async def look(tx: Tx, submissions: Iterable[Submitted], depths: Depths) -> Queues:
     """Count the queues these submissions go to; locks teams, so it comes after jobs and before calls and accounts."""
-    of_team = {submission.team_id: submission for submission in submissions if submission.calls}
+    of_team: dict[str, Submitted] = {}
+    new: dict[str, int] = {}
+    for submission in submissions:
+        if submission.calls:
+            of_team[submission.team_id] = submission
+            new[submission.team_id] = new.get(submission.team_id, 0) + len(submission.calls)
     if not of_team:
         return Queues(depths=depths)
+    directly = {team_id: _directly(s) for team_id, s in of_team.items()}
     exact = await waiting_calls.lock_queues(
         tx, (team_id for team_id, s in of_team.items() if _most(s) <= COUNTED_EXACTLY)
     )
-    unfinished = await waiting_calls.unfinished_of_teams(tx, of_team, most=RUNG_DIRECTLY)
+    # What is known serves while all of these are rung with it: a count that is too high makes no call wait.
+    known = {t: calls for t, calls in depths.unfinished.known().items() if t in new and calls + new[t] <= directly[t]}
+    unfinished = await waiting_calls.unfinished_of_teams(
+        tx, (team_id for team_id in of_team if team_id not in known), most=RUNG_DIRECTLY
+    )
+    depths.unfinished.keep(unfinished)
+    unfinished |= known
     deep = {team_id: _most(s) for team_id, s in of_team.items() if unfinished[team_id] >= RUNG_DIRECTLY} | exact
-    waiting = {team_id: calls for team_id, calls in depths.known().items() if team_id not in exact}
+    waiting = {team_id: calls for team_id, calls in depths.waiting.known().items() if team_id not in exact}
     counted = await waiting_calls.waiting_of_teams(tx, {t: most + 1 for t, most in deep.items() if t not in waiting})
-    depths.counted({team_id: calls for team_id, calls in counted.items() if team_id not in exact})
+    depths.waiting.keep({team_id: calls for team_id, calls in counted.items() if team_id not in exact})
     waiting |= counted
     queues = {
         team_id: TeamQueue(
             unfinished=unfinished[team_id],
-            directly=min(RUNG_DIRECTLY, RUNG_DIRECTLY if s.max_parallel_calls is None else s.max_parallel_calls),
+            directly=directly[team_id],
             waiting=waiting.get(team_id, 0),
             most=deep.get(team_id),
         )
-        for team_id, s in of_team.items()
+        for team_id in of_team
     }
     return Queues(teams=queues, depths=depths)
 
 
 def _most(submission: Submitted) -> int:
     return MAX_QUEUED_CALLS if submission.max_queued_calls is None else submission.max_queued_calls
+
+
+def _directly(submission: Submitted) -> int:
+    most = submission.max_parallel_calls
+    return RUNG_DIRECTLY if most is None else min(RUNG_DIRECTLY, most)

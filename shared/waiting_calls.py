@@ -187,7 +187,9 @@ class Expired:
 
 async def unfinished_of_teams(tx: Tx, team_ids: Iterable[str], *, most: int) -> dict[str, int]:
     """How many calls of each team have not ended, counted up to `most`."""
-    return {row.team_id: row.calls for row in await hot(tx, UNFINISHED_OF_TEAMS, (most, sorted(set(team_ids))))}
+    wanted = sorted(set(team_ids))
+    rows = await hot(tx, UNFINISHED_OF_TEAMS, (most, wanted)) if wanted else []
+    return {row.team_id: row.calls for row in rows}
 
 
 async def waiting_of_teams(tx: Tx, most: Mapping[str, int]) -> dict[str, int]:

@@ -10,35 +10,8 @@ from sqlalchemy import func, insert, select
 
 from shared import tables
 from shared.db import CoreTx, Tx, hot
-from shared.event_types import OPT_IN
 
 REFUSALS_TO_DISABLE = 10
-
-# `names` mirrors event_types.names: what a subscription may say to mean this type.
-FAN_OUT = """
-with e as materialized (
-    select id, team_id, job_id, subject_id,
-           case when type = any(%(opt_in)s) then array[type] else
-                array[type, '*', split_part(type, '.', 1) || '.*', regexp_replace(type, '[^.]*$', '*')] end as names
-      from events where id = any(%(ids)s)
-)
-insert into deliveries (id, event_id, team_id, job_id, endpoint_id, callback, rung_at)
-select uuid7(), t.*, app_now() from (
-    select e.id, e.team_id, e.job_id, w.id, null::text
-      from e join webhook_endpoints w on w.team_id = e.team_id
-     where w.status = 'active' and w.events && e.names
-    union all
-    select e.id, e.team_id, e.job_id, null::uuid, 'job'
-      from e join jobs j on j.id = e.job_id
-     where j.callback_url is not null and j.callback_events && e.names
-    union all
-    select e.id, e.team_id, e.job_id, null::uuid, 'call'
-      from e join calls c on c.id = e.subject_id
-     where c.callback_url is not null and c.callback_events && e.names
-) t
-on conflict do nothing
-returning id
-"""
 
 CALLBACK_STATE = """
 select state, last_status from deliveries where job_id = %s and callback = 'job' order by created_at desc limit 1
@@ -252,16 +225,6 @@ async def create(
         .returning(*(table.c[name] for name in Endpoint.__dataclass_fields__))
     )
     return Endpoint(**(await tx.execute(statement)).one()._asdict())
-
-
-async def fan_out(tx: Tx, event_ids: Sequence[UUID]) -> list[UUID]:
-    """Make the delivery rows of these events, one per active subscribed endpoint and callback; their ids, to be rung.
-
-    A repeat makes none twice. Runs in the transaction of the facts, after `events.record`.
-    """
-    if not event_ids:
-        return []
-    return [row.id for row in await hot(tx, FAN_OUT, {"ids": list(event_ids), "opt_in": list(OPT_IN)})]
 
 
 async def claim(tx: Tx, ids: Sequence[UUID], *, lease_s: float, worker: str) -> list[Delivery]:

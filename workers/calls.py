@@ -63,6 +63,8 @@ class Calls:
         relay = Relay(call, self._streams) if call.stream else None
         try:
             report = await self._attempt(call, relay)
+            if relay is not None:
+                await relay.recorded()
             if report is not None:
                 if relay is not None and report.state == CallState.COMPLETED:
                     report = replace(report, chunks=relay.last)
@@ -96,6 +98,9 @@ class Calls:
 
     async def _attempt(self, call: Claimed, relay: Relay | None) -> Report | None:
         settings, started = self._rt.settings, time.monotonic()
+        if relay is not None and call.number > 1 and await self._streams.was_heard(call):
+            heard = ProviderError("stream_interrupted", outcome=Outcome.FAILED, again="never")
+            return self._failed(call, heard, None, left_s=0)
         limit_s = call.deadline_in_s if call.stream else min(settings.provider_timeout_s, call.deadline_in_s)
         asking = asyncio.ensure_future(self._provider.complete(call, timeout_s=limit_s, sink=relay))
         self._asking[call.fence] = asking

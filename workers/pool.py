@@ -15,7 +15,7 @@ from shared import log
 logger = log.get(__name__)
 
 LATE_S = 0.030
-TICK_S = 0.010
+TICK_S = 0.020
 
 
 Fence = tuple[UUID, int]

@@ -1,6 +1,7 @@
 """The stream of one attempt: what its provider says, as numbered chunks, and how it ended."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -27,8 +28,11 @@ MOST_SAID_BYTES = 16 * 1024 * 1024
 class Writer(Protocol):
     """Takes relays to Redis."""
 
-    async def begin(self, relay: "Relay") -> None:
-        """Put on record that the attempt delivers. Raises CancelledError when it no longer holds its call."""
+    async def begin(self, relay: "Relay") -> bool:
+        """Put on record that the attempt delivers. False, and the call is stopped: the attempt no longer holds it."""
+
+    def may_go_ahead(self, relay: "Relay") -> bool:
+        """Whether nobody else can have the call yet, so that the first chunk need not wait for the record."""
 
     def wake(self, relay: "Relay") -> None:
         """The relay has something to write."""
@@ -42,11 +46,13 @@ class Relay:
 
     def __init__(self, call: Claimed, writer: Writer) -> None:
         self.call = call
+        self.since = time.monotonic()
         self.written = 0
         self.end: End | None = None
         self.ended: asyncio.Event = asyncio.Event()
         """Set when nothing more is to be written."""
         self.has_begun = False
+        """Clients may have heard of this attempt."""
         self.is_over = False
         """A later attempt writes this stream now, or it cannot be completed any more: the call's row tells the rest."""
         self.said_bytes = 0
@@ -54,6 +60,7 @@ class Relay:
         self._first = 1
         self._size = 0
         self._writer = writer
+        self._record: asyncio.Task[bool] | None = None
         self._endpoint = Endpoint(call.endpoint)
         self._head = chunk_shapes.head(call.id, self._endpoint, call.created_at, call.model)
 
@@ -68,10 +75,17 @@ class Relay:
         return -(-self.said_bytes // BYTES_PER_TOKEN)
 
     async def send(self, choices: Sequence[dict[str, Any]]) -> None:
-        """Pass on what a provider chunk said. Raises CancelledError when the call is no longer this worker's."""
+        """Pass on what a provider chunk said. Raises CancelledError when the call is no longer this worker's.
+
+        The first chunk goes out while it is put on record that there is one, the second when it is.
+        """
         text = self._chunk([self._told(choice) for choice in choices])
-        if not self.has_begun:
-            await self._writer.begin(self)
+        is_first = self._record is None
+        if self._record is None:
+            self._record = asyncio.create_task(self._writer.begin(self))
+        if not (is_first and self._writer.may_go_ahead(self)) and not await self.recorded():
+            raise asyncio.CancelledError
+        self.has_begun = True
         self._texts.append(text)
         self.said_bytes += sum(map(_said, choices))
         self._size += len(text)
@@ -79,6 +93,12 @@ class Relay:
         if self.said_bytes > MOST_SAID_BYTES or self._size > MOST_UNWRITTEN_BYTES:
             self._writer.stop(self.call.fence, "oversized")
             raise asyncio.CancelledError
+
+    async def recorded(self) -> bool:
+        """Wait until it is on record that there are chunks, where there are any. False: the call is another's."""
+        if self._record is None:
+            return True
+        return self._record.result() if self._record.done() else await asyncio.shield(self._record)
 
     def unwritten(self) -> Chunks | None:
         """What is to be written next: as many chunks as one entry may have."""

@@ -2,18 +2,22 @@
 
 provider -> Relay (one per attempt: makes and keeps the chunks) -> Chunkwriter (one per process) -> Redis -> api
 
-Before the first chunk is written `attempts.first_chunk_at` is committed: from then on the call is never tried again.
+While the first chunk is written `attempts.first_chunk_at` is committed, before the second is: from then on the call is
+never tried again. Where a worker dies in between, the chunk on Redis tells the next attempt.
 The worker waits for no reader, and Redis away or wiped stops no call: what is not there yet is written when it is back.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
 from shared import attempts, chunks, log, redis_keys
+from shared.calls import Claimed
 from shared.closing import Report
 from shared.db import is_down
 from shared.group_commit import GroupCommit
@@ -56,10 +60,11 @@ class Chunkwriter:
         self._begins: GroupCommit[Fence, bool] = GroupCommit(self._begin_group)
         self._waiting: dict[Relay, None] = {}
         self._urgent = asyncio.Event()
+        self._written_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    async def begin(self, relay: Relay) -> None:
-        """Put on record that the attempt delivers. Raises CancelledError when it no longer holds its call."""
+    async def begin(self, relay: Relay) -> bool:
+        """Put on record that the attempt delivers. False, and the call is stopped: the attempt no longer holds it."""
         while True:
             try:
                 holds = await self._begins.add(relay.call.fence)
@@ -72,9 +77,19 @@ class Chunkwriter:
                 break
         if not holds:
             self._stop(relay.call.fence, "lost")
-            raise asyncio.CancelledError
-        relay.has_begun = True
-        self._urgent.set()
+        return holds
+
+    def may_go_ahead(self, relay: Relay) -> bool:
+        """Whether nobody else can have the call yet, so that the first chunk need not wait for the record."""
+        return time.monotonic() - relay.since < self._rt.settings.lease_s / 2
+
+    async def was_heard(self, call: Claimed) -> bool:
+        """Whether an earlier attempt delivered a chunk and died before that was on record."""
+        try:
+            newest: Any = await self._rt.redis.xrevrange(redis_keys.chunks(call.id), count=1)
+        except (redis.RedisError, OSError):
+            return False
+        return bool(newest) and int(newest[0][0].partition(b"-")[0]) < call.number
 
     def stop(self, fence: Fence, reason: str) -> None:
         """Stop a call; the reasons are those of `Calls.stop`."""
@@ -85,6 +100,8 @@ class Chunkwriter:
         if relay.is_over:
             return
         self._waiting[relay] = None
+        if not relay.written:
+            self._urgent.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="chunkwriter")
 
@@ -103,6 +120,7 @@ class Chunkwriter:
             logger.warning("stream_end_not_written", call_id=str(relay.call.id))
 
     async def _run(self) -> None:
+        await self._pace()
         while self._waiting:
             self._urgent.clear()
             try:
@@ -111,22 +129,21 @@ class Chunkwriter:
                 logger.warning("chunks_wait", error=type(error).__name__, streams=len(self._waiting))
                 await asyncio.sleep(PAUSE_S)
             else:
-                await self._pace()
+                # What is waiting by now is the rest of a stream, or came meanwhile: it waits no longer.
+                await asyncio.sleep(0)
 
     async def _pace(self) -> None:
-        """Let chunks gather, unless one is the first of its stream or more waits already."""
-        if self._waiting:
-            await asyncio.sleep(0)
-            return
-        try:
-            async with asyncio.timeout(PACE_S):
-                await self._urgent.wait()
-        except TimeoutError:
-            pass
+        """Let chunks gather when others were just written, unless one is the first or the last of its stream."""
+        wait_s = self._written_at + PACE_S - time.monotonic()
+        if wait_s > 0 and not self._urgent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._urgent.wait()
 
     async def _write(self) -> None:
         """One pipeline with an entry for each stream in turn; what its answers say is acted on afterwards."""
         pipe = self._rt.redis.pipeline(transaction=False)
+        self._written_at = time.monotonic()
         sent: list[tuple[Relay, _Queued]] = []
         size = 0
         while self._waiting and size < MOST_PIPELINE_BYTES:

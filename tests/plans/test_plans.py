@@ -8,7 +8,7 @@ import orjson
 import psycopg
 import pytest
 
-from shared import attempts, calls, jobs, keys, waiting_calls, webhooks
+from shared import attempts, calls, jobs, keys, outbox, waiting_calls, webhooks
 from tests.servers import Servers
 
 LARGE = {"calls", "jobs", "attempts", "deliveries", "events", "call_payloads", "virtual_keys", "holds"}
@@ -105,7 +105,10 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("overdue jobs", jobs.OVERDUE, (100,)),
     ("idle jobs", jobs.IDLE, (86_400, 100)),
     ("find key", keys.FIND, (b"x" * 32,)),
-    ("fan out", webhooks.FAN_OUT, {"ids": IDS, "opt_in": ["job.progress"]}),
+    ("record events", outbox.RECORD, {
+        "ids": IDS, "types": ["job.completed"] * 8, "team_ids": ["team-1"] * 8, "job_ids": [uuid4() for _ in IDS],
+        "subject_ids": [uuid4() for _ in IDS], "sequences": [1] * 8, "bodies": ["{}"] * 8, "at": [None] * 8,
+        "opt_in": ["job.progress"]}),
     ("due deliveries", webhooks.DUE, {"limit": 100, "rering_s": 5}),
 )  # fmt: skip
 

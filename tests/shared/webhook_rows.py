@@ -6,11 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, text, update
 
-from shared import credit_accounts, ids, tables, webhooks
+from shared import clock, credit_accounts, ids, outbox, tables, webhooks
 from shared.credentials import new_webhook_secret
+from shared.events import Event
 from shared.runtime import Runtime
-
-BODY = '{"id":"evt"}'
 
 
 @dataclass
@@ -76,21 +75,16 @@ class Rows:
             )  # fmt: skip
         return id_
 
-    async def event(
-        self, type_: str = "job.completed", *, job_id: UUID | None = None, call_id: UUID | None = None
-    ) -> UUID:
-        id_ = ids.new()
-        async with self.rt.db.transaction() as tx:
-            await tx.execute(
-                insert(tables.events).values(
-                    id=id_, type=type_, team_id=self.team_id, job_id=job_id, subject_id=call_id, body=BODY
-                )
-            )
-        return id_
+    def event(self, type_: str = "job.completed", *, job_id: UUID | None = None, call_id: UUID | None = None) -> Event:
+        return Event(
+            id=ids.new(), type=type_, team_id=self.team_id, job_id=job_id, subject_id=call_id, sequence=None,
+            at=clock.now(), data={},
+        )  # fmt: skip
 
-    async def fan_out(self, *event_ids: UUID) -> list[UUID]:
+    async def record(self, *facts: Event) -> list[UUID]:
+        """The deliveries that these events make."""
         async with self.rt.db.transaction() as tx:
-            return await webhooks.fan_out(tx, event_ids)
+            return await outbox.record(tx, facts)
 
     async def delivery(self, id_: UUID) -> Any:
         async with self.rt.db.statement() as tx:

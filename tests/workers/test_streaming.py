@@ -140,18 +140,45 @@ async def test_what_the_provider_says_is_there_in_order_and_the_end_after_the_co
     await books_hold(scene)
 
 
-async def test_that_it_has_begun_is_on_record_before_anything_can_be_read(scene: Scene, team: Team):
+async def test_no_second_chunk_goes_out_before_it_is_on_record_that_there_was_one(scene: Scene, team: Team):
     async def look(sink: Sink) -> Answer:
-        [before] = await scene.attempts(str(call_id))
-        await sink.send(said("Once"))
-        await until(lambda: entries(scene, call_id), "the first chunk is there")
+        async with scene.rt.db.transaction() as tx:
+            await tx.exec_driver_sql("select from calls where id = %s for update", (call_id,))
+            await sink.send(said("Once"))
+            await until(lambda: entries(scene, call_id), "the first chunk is there")
+            second = asyncio.create_task(sink.send(said(" upon")))
+            await asyncio.sleep(0.05)
+            [before] = await scene.attempts(str(call_id))
+            assert (before.first_chunk_at, second.done(), len(await texts(scene, call_id))) == (None, False, 1)
+        await second
         [after] = await scene.attempts(str(call_id))
-        assert (before.first_chunk_at, after.first_chunk_at is not None) == (None, True)
-        return answer("Once")
+        assert after.first_chunk_at is not None
+        return answer("Once upon")
 
     _, call_id, worker = await streamed(scene, team, look)
     await run(worker, call_id)
     assert (await end_of(scene, call_id)).state == "completed"
+    assert len(await texts(scene, call_id)) == 2
+
+
+async def test_a_chunk_whose_worker_died_before_it_was_on_record_ends_the_call(scene: Scene, team: Team):
+    """Another attempt would tell the client something else."""
+    job_id, call_id, worker = await streamed(scene, team, saying("Once"))
+    await worker.claim([call_id])
+    id_, fields = chunks.written(Chunks(attempt=1, last=1, texts=[b"{}"]))
+    await scene.rt.redis.xadd(redis_keys.chunks(call_id), fields, id=id_)
+    async with scene.later(60) as later:
+        await sweeper.Sweep(rt=replace(later, ring=scene.ring)).run()
+        worker = Calls(replace(later, ring=scene.ring), worker._provider, "next-worker")
+        await run(worker, call_id)
+
+    shown = await team.read(job_id, str(call_id))
+    assert (shown["status"], shown["error"]["code"], shown["cost_usd"]) == ("failed", "stream_interrupted", 0)
+    assert [attempt.outcome for attempt in await scene.attempts(str(call_id))] == ["unknown", "failed"]
+    assert isinstance(worker._provider, Streams)
+    assert len(worker._provider.steps) == 1, "the provider was not asked again"
+    assert (await end_of(scene, call_id)).attempt == 2
+    await books_hold(scene)
 
 
 async def test_a_failure_before_the_first_chunk_is_tried_again(scene: Scene, team: Team):
@@ -192,15 +219,15 @@ async def test_a_time_limit_and_our_own_bug_keep_their_name(scene: Scene, team: 
     assert (await team.read(job_id, str(call_id)))["error"]["code"] == code
 
 
-async def test_a_worker_that_lost_the_call_delivers_nothing(scene: Scene, team: Team):
-    async def lose(sink: Sink) -> Answer:
-        async with scene.rt.db.transaction() as tx:
-            await tx.exec_driver_sql("update calls set lease_expires_at = app_now() where id = %s", (call_id,))
+async def test_a_worker_whose_lease_may_be_over_delivers_nothing_that_it_has_lost(scene: Scene, team: Team):
+    async def late(sink: Sink) -> Answer:
+        await asyncio.sleep(0.02)
         await sink.send(said("Once"))
         raise AssertionError("sent by a worker that lost its lease")
 
-    _, call_id, worker = await streamed(scene, team, lose)
-    await run(worker, call_id)
+    _, call_id, _ = await streamed(scene, team)
+    short = replace(scene.rt, settings=scene.rt.settings.model_copy(update={"lease_s": 0.02}))
+    await run(Calls(short, Streams(late), "late-worker"), call_id)
     await sweeper.Sweep(rt=scene.rt).run()
     assert [entry for entry in await entries(scene, call_id) if isinstance(entry, Chunks)] == []
 

@@ -14,7 +14,7 @@ from shared import ids, tables
 from shared.messages import Deliver, Message
 from shared.runtime import Runtime
 from shared.settings import LOOPBACK
-from tests.shared.webhook_rows import BODY, Rows
+from tests.shared.webhook_rows import Rows
 from tests.workers.receiver import receiving, response
 from workers import webhooks
 from workers.webhook_http import Answer, WebhookSender
@@ -46,13 +46,13 @@ async def deliver(rows: Rows, sender: WebhookSender, *delivery_ids: object) -> i
 async def test_event_reaches_its_endpoint_signed_and_is_delivered(rows: Rows, sender: WebhookSender):
     async with receiving() as receiver:
         endpoint = await rows.endpoint(receiver.url())
-        event = await rows.event()
-        (delivery_id,) = await rows.fan_out(event)
+        event = rows.event()
+        (delivery_id,) = await rows.record(event)
         assert await deliver(rows, sender, delivery_id) == 1
 
     (request,) = receiver.received
-    assert request.body.decode() == BODY
-    assert request.headers["webhook-id"] == ids.prefixed("evt", event)
+    assert request.body.decode() == event.body()
+    assert request.headers["webhook-id"] == ids.prefixed("evt", event.id)
     assert request.headers["waybill-delivery-id"] == ids.prefixed("dlv", delivery_id)
     assert request.headers["waybill-attempt"] == "1"
     Webhook(rows.secrets[endpoint]).verify(request.body, request.headers)
@@ -72,12 +72,12 @@ async def test_endpoints_own_headers_and_authorization_are_sent_and_ours_win(row
                     headers_sealed=seal(own, purpose=f"webhook_endpoints.headers:{id_}"),
                 )
             )  # fmt: skip
-        event = await rows.event()
-        await deliver(rows, sender, *await rows.fan_out(event))
+        event = rows.event()
+        await deliver(rows, sender, *await rows.record(event))
 
     headers = receiver.received[0].headers
     assert (headers["authorization"], headers["x-env"]) == ("Bearer abc", "test")
-    assert headers["webhook-id"] == ids.prefixed("evt", event)
+    assert headers["webhook-id"] == ids.prefixed("evt", event.id)
     assert headers["user-agent"].startswith("Waybill/")
 
 
@@ -86,7 +86,7 @@ async def test_sender_that_died_before_recording_sends_again_with_the_same_webho
 ):
     async with receiving() as receiver:
         await rows.endpoint(receiver.url())
-        (delivery_id,) = await rows.fan_out(await rows.event())
+        (delivery_id,) = await rows.record(rows.event())
         (lost,) = await webhooks.claim(rows.rt, [delivery_id], "dies")
         await sender.post(
             lost.url, webhooks._headers(rows.rt, lost, lost.body.encode()), lost.body.encode(), timeout_s=5
@@ -111,7 +111,7 @@ async def test_failed_try_rings_itself_when_the_next_is_soon(runtime: Runtime, r
     rows.rt = replace(runtime, settings=settings, ring=ring)
     async with receiving(response(500), response(500), response(200)) as receiver:
         await rows.endpoint(receiver.url())
-        (delivery_id,) = await rows.fan_out(await rows.event())
+        (delivery_id,) = await rows.record(rows.event())
         await deliver(rows, sender, delivery_id)
         with anyio.fail_after(10):
             await bell.wait()
@@ -126,7 +126,7 @@ async def test_failed_try_rings_itself_when_the_next_is_soon(runtime: Runtime, r
 async def test_secret_that_cannot_be_opened_fails_the_try_and_sends_nothing(rows: Rows, sender: WebhookSender):
     async with receiving() as receiver:
         await rows.endpoint(receiver.url())
-        (delivery_id,) = await rows.fan_out(await rows.event())
+        (delivery_id,) = await rows.record(rows.event())
         (delivery,) = await webhooks.claim(rows.rt, [delivery_id], "w1")
         await webhooks.run(rows.rt, sender, replace(delivery, secret_purpose="something else"))
 
@@ -137,7 +137,7 @@ async def test_secret_that_cannot_be_opened_fails_the_try_and_sends_nothing(rows
 
 async def test_refused_address_is_a_failed_try(rows: Rows, sender: WebhookSender):
     await rows.endpoint("http://169.254.169.254/latest")
-    (delivery_id,) = await rows.fan_out(await rows.event())
+    (delivery_id,) = await rows.record(rows.event())
     await deliver(rows, sender, delivery_id)
 
     (attempt,) = await rows.attempts(delivery_id)
@@ -148,7 +148,7 @@ async def test_refused_address_is_a_failed_try(rows: Rows, sender: WebhookSender
 async def test_gone_disables_the_endpoint(rows: Rows, sender: WebhookSender):
     async with receiving(response(410)) as receiver:
         endpoint = await rows.endpoint(receiver.url())
-        made = await rows.fan_out(await rows.event(), await rows.event())
+        made = await rows.record(rows.event(), rows.event())
         await deliver(rows, sender, made[0])
 
     assert (await rows.stored_endpoint(endpoint)).disabled_reason == "gone"
@@ -160,7 +160,7 @@ async def test_last_try_of_the_schedule_exhausts(runtime: Runtime, rows: Rows, s
     rows.rt = replace(runtime, settings=runtime.settings.model_copy(update={"webhook_retry_schedule_s": (0.0,)}))
     async with receiving(response(500)) as receiver:
         await rows.endpoint(receiver.url())
-        (delivery_id,) = await rows.fan_out(await rows.event())
+        (delivery_id,) = await rows.record(rows.event())
         assert [await deliver(rows, sender, delivery_id) for _ in range(3)] == [1, 1, 0]
 
     assert (await rows.delivery(delivery_id)).state == "exhausted"
