@@ -22,3 +22,14 @@ def parse(text: str) -> UUID | None:
 def prefixed(prefix: str, id_: UUID) -> str:
     """`evt_019aa3c2…`: the prefix and 32 hex digits."""
     return f"{prefix}_{id_.hex}"
+
+
+def parse_prefixed(prefix: str, text: str) -> UUID | None:
+    """The id in `evt_019aa3c2…`, or None when it is malformed."""
+    found, _, digits = text.partition("_")
+    if found != prefix or len(digits) != 32 or not digits.isalnum() or digits != digits.lower():
+        return None
+    try:
+        return UUID(hex=digits)
+    except ValueError:
+        return None

@@ -7,30 +7,38 @@ from shared.db import Tx, hot
 from shared.event_types import OPT_IN
 from shared.events import Event
 
-# `names` mirrors event_types.names: what a subscription may say to mean this type.
+LOG_LOCK = 0x5742_4C4F
+
+# The lock is held until the commit can be seen, so that a team's events are numbered in the order in which they become
+# readable: who has read up to one has missed none. `names` mirrors event_types.names: what a subscription may say to
+# mean this type. A callback's queue is that of its team and the origin of its URL.
 RECORD = """
-with recorded as (
+with turn as materialized (
+    select pg_advisory_xact_lock(%(lock)s::int, hashtext(t.id))
+      from (select distinct id from unnest(%(team_ids)s::text[]) as u(id) order by 1) t
+), recorded as (
     insert into events (id, type, team_id, job_id, subject_id, sequence, body, created_at)
-    select * from unnest(%(ids)s::uuid[], %(types)s::text[], %(team_ids)s::text[], %(job_ids)s::uuid[],
-        %(subject_ids)s::uuid[], %(sequences)s::int[], %(bodies)s::text[], %(at)s::timestamptz[])
-    returning id, team_id, job_id, subject_id,
+    select e.* from (select count(*) from turn) held,
+        unnest(%(ids)s::uuid[], %(types)s::text[], %(team_ids)s::text[], %(job_ids)s::uuid[],
+        %(subject_ids)s::uuid[], %(sequences)s::int[], %(bodies)s::text[], %(at)s::timestamptz[]) as e
+    returning id, type, team_id, job_id, subject_id,
         case when type = any(%(opt_in)s) then array[type] else
              array[type, '*', split_part(type, '.', 1) || '.*', regexp_replace(type, '[^.]*$', '*')] end as names
 )
-insert into deliveries (id, event_id, team_id, job_id, endpoint_id, callback, rung_at)
-select uuid7(), t.*, app_now() from (
-    select e.id, e.team_id, e.job_id, w.id, null::text
+insert into deliveries (id, event_id, event_type, team_id, job_id, endpoint_id, callback, queue_id, rung_at)
+select uuid7(), t.id, t.type, t.team_id, t.job_id, t.endpoint_id, t.callback, coalesce(t.endpoint_id,
+       md5(t.team_id || chr(10) || lower(substring(t.callback_url from '^[^:]+://[^/?#]+')))::uuid), app_now()
+  from (
+    select e.*, w.id as endpoint_id, null::text as callback, null::text as callback_url
       from recorded e join webhook_endpoints w on w.team_id = e.team_id
      where w.status = 'active' and w.events && e.names
     union all
-    select e.id, e.team_id, e.job_id, null::uuid, 'job'
-      from recorded e join jobs j on j.id = e.job_id
+    select e.*, null::uuid, 'job', j.callback_url from recorded e join jobs j on j.id = e.job_id
      where j.callback_url is not null and j.callback_events && e.names
     union all
-    select e.id, e.team_id, e.job_id, null::uuid, 'call'
-      from recorded e join calls c on c.id = e.subject_id
+    select e.*, null::uuid, 'call', c.callback_url from recorded e join calls c on c.id = e.subject_id
      where c.callback_url is not null and c.callback_events && e.names
-) t
+  ) t
 returning id
 """
 
@@ -52,5 +60,6 @@ async def record(tx: Tx, facts: Sequence[Event]) -> list[UUID]:
         "bodies": [f.body() for f in facts],
         "at": [f.at for f in facts],
         "opt_in": list(OPT_IN),
+        "lock": LOG_LOCK,
     }
     return [row.id for row in await hot(tx, RECORD, values)]

@@ -57,6 +57,7 @@ COLUMNS: Sequence[SealedColumn] = (
     SealedColumn(table="webhook_endpoints", name="secret"),
     SealedColumn(table="webhook_endpoints", name="auth_header"),
     SealedColumn(table="webhook_endpoints", name="headers"),
+    SealedColumn(table="webhook_keys", name="key"),
     SealedColumn(table="jobs", name="callback_secret"),
     SealedColumn(table="calls", name="callback_secret"),
 )

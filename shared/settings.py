@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     )  # fmt: skip
     """Delays between the ten tries of a delivery; each is spread by ± 20 %."""
 
+    event_retention_days: int = Field(default=30, ge=1)
+    delivery_retention_days: int = Field(default=30, ge=5, le=90)
+
     price_map: FilePath | None = None
     """The JSON of bundled prices; None is the one inside the installed litellm. The api's image has no litellm."""
 

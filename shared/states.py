@@ -52,6 +52,14 @@ class DeliveryState(StrEnum):
     DISCARDED = "discarded"
 
 
+class ReplayState(StrEnum):
+    """A replay is `running` while it still makes deliveries."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
 FINAL = ("completed", "failed", "cancelled")
 """Final words of jobs and calls; the same three for both."""
 UNFINISHED = ("pending", "in_progress")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from shared import attempts, clock, closing, deletion, ids, jobs, ledger, log, redis_keys, waiting_calls, webhooks
+from shared import attempts, clock, closing, deletion, deliveries, ids, jobs, ledger, log, redis_keys, waiting_calls
 from shared.closing import Report
 from shared.db import is_down
 from shared.ending import End, end_job, ring
@@ -162,7 +162,7 @@ class Sweep:
     async def due_deliveries(self) -> int:
         """Webhook deliveries whose next try is due."""
         async with self.rt.db.hot_statement() as tx:
-            due = await webhooks.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
+            due = await deliveries.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
         self.rt.ring(Deliver(ids=tuple(due)))
         return len(due)
 

@@ -11,12 +11,12 @@ from uuid import UUID
 
 import orjson
 
-from shared import clock, ids, log, signing, webhooks
+from shared import clock, deliveries, ids, log, signing
 from shared.credentials import CannotOpen
+from shared.deliveries import Delivery, Result
 from shared.messages import Deliver
 from shared.runtime import Runtime
 from shared.states import DeliveryState
-from shared.webhooks import Delivery, Result
 from workers.webhook_http import BODY_TIMEOUT_S, Answer, WebhookSender
 
 logger = log.get(__name__)
@@ -43,7 +43,7 @@ async def claim(rt: Runtime, delivery_ids: Sequence[UUID], worker: str) -> list[
     """Lease those of these deliveries that are due; `run` each one returned."""
     lease_s = max(rt.settings.lease_s, rt.settings.webhook_timeout_s + BODY_TIMEOUT_S + LEASE_MARGIN_S)
     async with rt.db.hot_statement() as tx:
-        return await webhooks.claim(tx, delivery_ids, lease_s=lease_s, worker=worker)
+        return await deliveries.claim(tx, delivery_ids, lease_s=lease_s, worker=worker)
 
 
 async def run(rt: Runtime, sender: WebhookSender, delivery: Delivery) -> None:
@@ -67,7 +67,7 @@ async def run(rt: Runtime, sender: WebhookSender, delivery: Delivery) -> None:
         gone=next_.gone,
     )
     async with rt.db.hot_statement() as tx:
-        recorded = await webhooks.record(tx, result)
+        recorded = await deliveries.record(tx, result)
     if recorded.disabled:
         logger.warning("endpoint_disabled", endpoint_id=str(delivery.endpoint_id), team_id=delivery.team_id)
     if recorded.ours and self_rung and next_.retry_in_s is not None:

@@ -18,7 +18,7 @@ from api.replies import Reply
 from api.wire.calls import CallIn
 from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
 from api.wire.jobs import CancelIn, CompleteIn, JobIn, MetadataIn, WaitQuery
-from shared import attempts, calls, clock, ids, intake, jobs, money, webhooks
+from shared import attempts, calls, clock, deliveries, ids, intake, jobs, money
 from shared.db import Tx
 from shared.ending import End, end_job
 from shared.errors import Conflict, Forbidden, NotFound
@@ -237,7 +237,7 @@ async def _created(
 
 
 async def _shown(tx: Tx, job: JobView, *, admin: bool) -> dict[str, Any]:
-    state = await webhooks.callback_state(tx, job.id) if job.callback_url is not None else None
+    state = await deliveries.callback_state(tx, job.id) if job.callback_url is not None else None
     return views.job_object(job, admin=admin, callback_state=state)
 
 

@@ -10,7 +10,7 @@ from api.auth import Caller
 from api.http import endpoint
 from api.once import Once
 from api.wire.webhooks import WebhookCreatedOut
-from shared import audit, credentials, egress, event_types, ids, webhooks
+from shared import audit, credentials, egress, event_types, ids, webhook_endpoints
 from shared.clock import iso
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
 from shared.runtime import Runtime
@@ -93,11 +93,11 @@ async def register_webhook(rt: Runtime, caller: Caller, body: Register, once: On
     id_, secret = ids.new(), credentials.new_webhook_secret()
     headers = orjson.dumps(body.headers).decode() if body.headers else None
     async with rt.db.transaction() as tx:
-        if not await webhooks.lock_team(tx, body.team_id):
+        if not await webhook_endpoints.lock_team(tx, body.team_id):
             raise NotFound(f"Team '{body.team_id}' not found")
-        if await webhooks.count(tx, body.team_id) >= MAX_ENDPOINTS:
+        if await webhook_endpoints.count(tx, body.team_id) >= MAX_ENDPOINTS:
             raise BadRequest("Too many webhooks")
-        created = await webhooks.create(
+        created = await webhook_endpoints.create(
             tx,
             id_,
             body.team_id,
@@ -129,7 +129,7 @@ def _sealed(rt: Runtime, secret: str | None, purpose: str) -> bytes | None:
     return None if secret is None else rt.sealer.seal(secret, purpose=purpose)
 
 
-def _shown(created: webhooks.Endpoint, body: Register) -> dict[str, Any]:
+def _shown(created: webhook_endpoints.Endpoint, body: Register) -> dict[str, Any]:
     """The endpoint object; of its own headers only the names."""
     id_ = ids.prefixed("whe", created.id)
     return {

@@ -2,7 +2,15 @@
 
 from shared.tables.access import admin_sessions, admin_users, audit_log, idempotency_keys, login_failures
 from shared.tables.columns import metadata
-from shared.tables.delivery import deliveries, delivery_attempts, events, webhook_endpoints
+from shared.tables.delivery import (
+    deliveries,
+    delivery_attempts,
+    delivery_queues,
+    events,
+    replays,
+    webhook_endpoints,
+    webhook_keys,
+)
 from shared.tables.models import (
     model_access_group_members,
     model_access_groups,
@@ -27,6 +35,7 @@ __all__ = [
     "credit_entries",
     "deliveries",
     "delivery_attempts",
+    "delivery_queues",
     "events",
     "holds",
     "idempotency_keys",
@@ -38,9 +47,11 @@ __all__ = [
     "model_aliases",
     "organizations",
     "provider_credentials",
+    "replays",
     "team_access_groups",
     "teams",
     "usage_daily",
     "virtual_keys",
     "webhook_endpoints",
+    "webhook_keys",
 ]

@@ -1,4 +1,4 @@
-"""Events, webhook endpoints and deliveries.
+"""Events, webhook endpoints, their keys and queues, and deliveries.
 
 No foreign key leads to events or deliveries: those are to be partitioned by month.
 """
@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -18,14 +19,17 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from shared.states import DeliveryState
-from shared.tables.columns import QUEUE_STORAGE, count, metadata, one_of, state, time, words
+from shared.states import DeliveryState, ReplayState
+from shared.tables.columns import QUEUE_STORAGE, count, flag, metadata, metadata_column, one_of, state, time, words
+
+UNSENT = text("state in ('pending', 'failing')")
 
 events = Table(
     "events",
     metadata,
-    Column("seq", BigInteger, Identity(always=True), primary_key=True),
+    Column("seq", BigInteger, Identity(always=True), primary_key=True, comment="in commit order within a team"),
     Column("id", Uuid, nullable=False, unique=True),
     Column("type", Text, nullable=False),
     Column("team_id", Text, nullable=False),
@@ -48,17 +52,67 @@ webhook_endpoints = Table(
     Column("status", Text, nullable=False, server_default="active"),
     Column("disabled_reason", Text),
     Column("description", Text),
+    metadata_column(),
     Column("signing", Text, nullable=False, server_default="v1"),
+    Column("secret_id", Uuid, nullable=False, server_default=text("uuid7()")),
     Column("secret_sealed", LargeBinary, nullable=False),
+    time("secret_created_at", default=True),
+    Column("payload", Text, nullable=False, server_default="thin"),
     Column("auth_header_sealed", LargeBinary),
     Column("headers_sealed", LargeBinary),
+    Column("timeout_s", Float, comment="null: the setting"),
+    Column("retry_schedule_s", ARRAY(Float), comment="delays between tries; null: the setting"),
+    Column("max_rate_per_s", Float),
+    Column("max_concurrency", Integer, nullable=False, server_default="5"),
+    flag("verify"),
+    flag("ordered"),
     Column("last_status", Integer),
     time("last_triggered_at"),
     time("failing_since"),
+    count("failed_attempts"),
+    count("noticed_percent"),
     count("refused_in_a_row"),
+    time("active_since", default=True),
+    time("disabled_at"),
+    time("deleted_at"),
     time("created_at", default=True),
     time("updated_at", default=True),
     one_of("status", ("active", "pending_verification", "disabled"), "status"),
+    one_of("signing", ("v1", "v1a", "both"), "signing"),
+    one_of("payload", ("thin", "full"), "payload"),
+    CheckConstraint("deleted_at is null or status = 'disabled'", name="deleted"),
+)
+
+# Beside the newest v1 secret, which stands with its endpoint or team.
+webhook_keys = Table(
+    "webhook_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id"), index=True),
+    Column("team_id", Text, ForeignKey("teams.id"), index=True, comment="whose callbacks it signs"),
+    Column("kind", Text, nullable=False, server_default="v1"),
+    Column("key_sealed", LargeBinary, nullable=False),
+    Column("public_key", Text, comment="of v1a: whpk_ and base64"),
+    time("created_at", default=True),
+    time("expires_at"),
+    one_of("kind", ("v1", "v1a"), "kind"),
+    CheckConstraint("(endpoint_id is null) <> (team_id is null)", name="owner"),
+)
+
+delivery_queues = Table(
+    "delivery_queues",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="the endpoint's id, or a hash of team and origin for callbacks"),
+    Column("team_id", Text, nullable=False),
+    Column("endpoint_id", Uuid),
+    count("failures_in_a_row"),
+    Column("open_s", Float, nullable=False, server_default="0", comment="how long the circuit was opened; 0: closed"),
+    time("open_until"),
+    Column("tokens", Float, comment="of max_rate_per_s, at refilled_at"),
+    time("refilled_at"),
+    flag("is_full"),
+    time("updated_at", default=True),
+    **QUEUE_STORAGE,
 )
 
 deliveries = Table(
@@ -66,14 +120,19 @@ deliveries = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("event_id", Uuid, nullable=False),
+    Column("event_type", Text, nullable=False),
     Column("team_id", Text, nullable=False),
     Column("job_id", Uuid),
+    Column("queue_id", Uuid, nullable=False),
     Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id")),
     Column("callback", Text, comment="whose callback: job or call; null for an endpoint"),
     Column("replay_id", Uuid),
+    Column("body", Text, comment="its own: an example, or with the answer in full; null: the event's"),
     Column("state", Text, nullable=False, server_default="pending"),
+    Column("trigger", Text, nullable=False, server_default="scheduled", comment="of its next attempt"),
     count("attempt"),
     count("attempt_count"),
+    Column("schedule_from", Integer, nullable=False, server_default="0", comment="tries before it began anew"),
     Column("worker", Text),
     time("next_attempt_at", default=True),
     time("lease_expires_at"),
@@ -83,6 +142,7 @@ deliveries = Table(
     time("created_at", default=True),
     time("delivered_at"),
     state("state", DeliveryState),
+    one_of("trigger", ("scheduled", "manual", "replay", "test"), "trigger"),
     CheckConstraint("(endpoint_id is null) <> (callback is null)", name="target"),
     UniqueConstraint(
         "event_id",
@@ -92,8 +152,11 @@ deliveries = Table(
         name="uq_deliveries_target",
         postgresql_nulls_not_distinct=True,
     ),
-    Index("ix_deliveries_due", "next_attempt_at", postgresql_where=text("state in ('pending', 'failing')")),
+    Index("ix_deliveries_queue_id_due", "queue_id", "next_attempt_at", postgresql_where=UNSENT),
+    Index("ix_deliveries_endpoint_id_id", "endpoint_id", "id"),
+    Index("ix_deliveries_team_id_id", "team_id", "id"),
     Index("ix_deliveries_job_id", "job_id"),
+    Index("ix_deliveries_replay_id", "replay_id", postgresql_where=text("replay_id is not null")),
     **QUEUE_STORAGE,
 )
 
@@ -105,8 +168,36 @@ delivery_attempts = Table(
     Column("trigger", Text, nullable=False, server_default="scheduled"),
     time("started_at", default=True),
     Column("duration_ms", Integer),
+    Column("dns_ms", Integer),
+    Column("connect_ms", Integer),
+    Column("first_byte_ms", Integer),
     Column("status_code", Integer),
     Column("error_class", Text),
     Column("error", Text),
-    Column("response_head", Text),
+    Column("request_headers", JSONB, comment="values of secret ones left out"),
+    Column("response_headers", JSONB),
+    Column("response_head", Text, comment="the first 1,000 bytes of the answer"),
+    Column("redirect_target", Text),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("team_id", Text, nullable=False),
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id"), nullable=False),
+    Column("filter", JSONB, nullable=False),
+    Column("id_mode", Text, nullable=False, server_default="same"),
+    Column("rate_per_s", Float, nullable=False),
+    Column("state", Text, nullable=False, server_default="running"),
+    Column("until_seq", BigInteger, nullable=False, comment="the end of the log when it was asked for"),
+    Column("next_seq", BigInteger, nullable=False, comment="events from here on are still to be looked at"),
+    count("matched"),
+    count("made"),
+    time("made_at", default=True),
+    time("created_at", default=True),
+    time("finished_at"),
+    state("state", ReplayState),
+    Index("ix_replays_endpoint_id_created_at", "endpoint_id", "created_at"),
+    Index("ix_replays_running", "made_at", postgresql_where=text("state = 'running'")),
 )

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text
 
 from api.app import create_app
 from api.routes.webhooks import register_webhook
-from shared import credentials, ids, keys, tables, webhooks
+from shared import credentials, ids, keys, tables, webhook_endpoints
 from shared.runtime import Runtime
 from shared.signing import secret_bytes
 from tests.shared.webhook_rows import Rows
@@ -217,7 +217,7 @@ async def test_endpoint_that_another_request_is_storing_counts(team: Team):
     async with team.rows.rt.db.transaction() as tx:
         await tx.execute(insert(tables.webhook_endpoints), [{"id": ids.new(), **stored} for _ in range(49)])
     async with team.rows.rt.db.transaction() as tx:
-        await webhooks.lock_team(tx, team.rows.team_id)
+        await webhook_endpoints.lock_team(tx, team.rows.team_id)
         await tx.execute(insert(tables.webhook_endpoints).values(id=ids.new(), **stored))
         second = asyncio.create_task(team.post())
         await waits_for_a_lock(team, second)

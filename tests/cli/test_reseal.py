@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from shared import sealed, tables
+from shared import ids, sealed, tables
 from shared.credentials import CannotOpen, Sealer
 from shared.db import hot
 from shared.runtime import Runtime
@@ -45,6 +45,12 @@ async def filled(runtime: Runtime) -> AsyncIterator[Scene]:
         assert job["callback"] is not None
         answered = await team.post("/jobs/create", {"team_id": team.id, "job_type": "t"}, Idempotency_Key="k-1")
         assert answered.status_code == 200
+        [endpoint] = await scene.rows("select id from webhook_endpoints")
+        key_id = ids.new()
+        await scene.rows(
+            "insert into webhook_keys (id, endpoint_id, key_sealed) values (:id, :endpoint, :sealed) returning id",
+            id=key_id, endpoint=endpoint.id, sealed=runtime.sealer.seal("whsec_old", purpose=f"webhook_keys.key:{key_id}"),
+        )  # fmt: skip
         yield scene
 
 

@@ -8,7 +8,7 @@ import orjson
 import psycopg
 import pytest
 
-from shared import attempts, calls, jobs, keys, outbox, waiting_calls, webhooks
+from shared import attempts, calls, deliveries, jobs, keys, outbox, waiting_calls
 from tests.servers import Servers
 
 LARGE = {"calls", "jobs", "attempts", "deliveries", "events", "call_payloads", "virtual_keys", "holds"}
@@ -37,9 +37,9 @@ insert into attempts (call_id, number, alias, worker, outcome, ended_at)
 insert into events (id, type, team_id, job_id, subject_id, sequence, body)
   select md5('event' || n)::uuid, 'job.created', 'team-' || n % 200, md5('job' || n)::uuid, null, 1, '{{}}'
     from generate_series(1, {ROWS}) n;
-insert into deliveries (id, event_id, team_id, job_id, callback, state)
-  select md5('delivery' || n)::uuid, md5('event' || n)::uuid, 'team-' || n % 200, md5('job' || n)::uuid,
-         'job', 'delivered'
+insert into deliveries (id, event_id, event_type, queue_id, team_id, job_id, callback, state)
+  select md5('delivery' || n)::uuid, md5('event' || n)::uuid, 'job.created', md5('queue' || n % 200)::uuid,
+         'team-' || n % 200, md5('job' || n)::uuid, 'job', 'delivered'
     from generate_series(1, {ROWS}) n;
 analyze;
 """
@@ -108,8 +108,8 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("record events", outbox.RECORD, {
         "ids": IDS, "types": ["job.completed"] * 8, "team_ids": ["team-1"] * 8, "job_ids": [uuid4() for _ in IDS],
         "subject_ids": [uuid4() for _ in IDS], "sequences": [1] * 8, "bodies": ["{}"] * 8, "at": [None] * 8,
-        "opt_in": ["job.progress"]}),
-    ("due deliveries", webhooks.DUE, {"limit": 100, "rering_s": 5}),
+        "opt_in": ["job.progress"], "lock": 1}),
+    ("due deliveries", deliveries.DUE, {"limit": 100, "rering_s": 5}),
 )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ import pytest
 from psycopg.errors import UniqueViolation
 from sqlalchemy import select, text
 
-from shared import clock, tables, webhooks
+from shared import clock, deliveries, tables
+from shared.deliveries import Delivery, Recorded, Result
 from shared.runtime import Runtime
-from shared.webhooks import Delivery, Recorded, Result
 from tests.shared.webhook_rows import Rows
 
 PAST = text("app_now() - interval '1 minute'")
@@ -25,12 +25,12 @@ async def rows(runtime: Runtime) -> Rows:
 
 async def claim(rows: Rows, *delivery_ids: UUID, worker: str = "w1") -> list[Delivery]:
     async with rows.rt.db.statement() as tx:
-        return await webhooks.claim(tx, delivery_ids, lease_s=30, worker=worker)
+        return await deliveries.claim(tx, delivery_ids, lease_s=30, worker=worker)
 
 
 async def record(rows: Rows, result: Result) -> Recorded:
     async with rows.rt.db.statement() as tx:
-        return await webhooks.record(tx, result)
+        return await deliveries.record(tx, result)
 
 
 def ended(delivery: Delivery, state: str = "delivered", **fields: object) -> Result:
@@ -248,7 +248,7 @@ async def test_ten_refused_addresses_in_a_row_disable_the_endpoint(rows: Rows):
 
 async def due(rows: Rows, rering_s: float = 5) -> set[UUID]:
     async with rows.rt.db.statement() as tx:
-        return set(await webhooks.due(tx, limit=10_000, rering_s=rering_s))
+        return set(await deliveries.due(tx, limit=10_000, rering_s=rering_s))
 
 
 async def test_timer_finds_what_is_due_and_was_not_rung_lately(rows: Rows):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, text, update
 
-from shared import clock, credit_accounts, ids, outbox, tables, webhooks
+from shared import clock, credit_accounts, ids, outbox, tables, webhook_endpoints
 from shared.credentials import new_webhook_secret
 from shared.events import Event
 from shared.runtime import Runtime
@@ -41,7 +41,7 @@ class Rows:
     ) -> UUID:
         id_ = ids.new()
         async with self.rt.db.transaction() as tx:
-            await webhooks.create(
+            await webhook_endpoints.create(
                 tx, id_, self.team_id, url=url, events=events, active=active, description=None,
                 secret_sealed=self.sealed("webhook_endpoints.secret", id_),
                 auth_header_sealed=None, headers_sealed=None,
