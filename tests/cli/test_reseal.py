@@ -47,9 +47,10 @@ async def filled(runtime: Runtime) -> AsyncIterator[Scene]:
         assert answered.status_code == 200
         [endpoint] = await scene.rows("select id from webhook_endpoints")
         key_id = ids.new()
+        old = runtime.sealer.seal("whsec_old", purpose=f"webhook_keys.key:{key_id}")
         await scene.rows(
-            "insert into webhook_keys (id, endpoint_id, key_sealed) values (:id, :endpoint, :sealed) returning id",
-            id=key_id, endpoint=endpoint.id, sealed=runtime.sealer.seal("whsec_old", purpose=f"webhook_keys.key:{key_id}"),
+            "insert into webhook_keys (id, endpoint_id, key_sealed) values (:id, :endpoint, :old) returning id",
+            id=key_id, endpoint=endpoint.id, old=old,
         )  # fmt: skip
         yield scene
 
