@@ -1,14 +1,14 @@
 # Everything runs from .venv, made from requirements/dev.lock; only git, make and python3 (3.11+) must be there.
 PYTHON ?= python3
 RUN := .venv/bin/python -m
-CODE := $(wildcard api workers shared cli migrations bench tools)
+CODE := $(wildcard api workers shared cli migrations bench tools client)
 PYTEST_ARGS ?=
 # The locks are the same from whichever index they are resolved, and name none.
 UV = env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL $(PYTHON) -I -S tools/bootstrap.py uv
 EXPORT = $(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up sdks test chaos bench bench-reading bench-streams check deploy-check format lock clean
+.PHONY: help venv up sdks test chaos bench bench-reading bench-streams bench-webhooks check deploy-check format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -44,6 +44,9 @@ bench-reading: venv ## measure lists and usage reports over a million calls
 
 bench-streams: venv ## measure streams beside bare litellm streams on this machine
 	@$(RUN) bench.streams
+
+bench-webhooks: venv ## measure webhooks to local receivers on this machine
+	@$(RUN) bench.webhooks
 
 check: venv ## format, lint, types, import rules, unused and missing dependencies
 	.venv/bin/ruff format --check .

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from api.gateway.embeddings import numbers
+from shared import payload_forms
 from shared.calls import Call
 from shared.chunk_shapes import PREFIX
 from shared.states import CallState, Endpoint
@@ -28,6 +29,4 @@ def answer_of(call: Call) -> dict[str, Any]:
     if endpoint == Endpoint.EMBEDDING:
         return {**answer, "data": orjson.Fragment(f"[{numbers(call.response)}]")}
     choices = orjson.loads(call.response)["choices"]
-    first = choices[0]
-    said = first["message"] if endpoint == Endpoint.CHAT else {"role": "assistant", "content": first["text"]}
-    return {**answer, "response": {**said, "finish_reason": first["finish_reason"]}, "choices": choices}
+    return {**answer, "response": payload_forms.first_choice(choices), "choices": choices}

@@ -1,4 +1,4 @@
-"""What one api process keeps: its door, group-committed intake, the waiters, streams, decided routes."""
+"""What one api process keeps: door, group-committed intake, waiters, watch on event logs, streams, decided routes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from api.door import Door
 from api.known_routes import KnownRoutes
+from api.log_waiting import LogWatch
 from api.streams import Pace, Streams
 from api.waiting import Waiters
 from shared.db import one_to_blame
@@ -23,6 +24,7 @@ class Desk:
     door: Door
     intake: GroupCommit[Submission, Accepted]
     waiters: Waiters
+    log: LogWatch
     routes: KnownRoutes
     streams: Streams
     pace: Pace
@@ -32,20 +34,24 @@ class Desk:
 async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
     """Open it on a runtime, close it at the end."""
     depths = Depths()
+    watch = LogWatch(rt.db)
     desk = Desk(
         door=Door(rt),
         intake=GroupCommit(lambda group: accept(rt, group, depths), alone=one_to_blame),
-        waiters=Waiters(rt.db, rt.redis),
+        waiters=Waiters(rt.db, rt.redis, heard=watch.look_soon),
+        log=watch,
         routes=KnownRoutes(),
         streams=Streams(rt.redis, uuid4().hex),
         pace=Pace(),
     )
     await desk.door.open()
     await desk.waiters.open()
+    await desk.log.open()
     await desk.streams.open()
     try:
         yield desk
     finally:
         await desk.door.close()
         await desk.waiters.close()
+        await desk.log.close()
         await desk.streams.close()

@@ -111,7 +111,7 @@ class _Teller:
         self._pace = pace
         self._request = request
         self._quiet_until = clock.monotonic() + pace.silence_s
-        self._gone = asyncio.create_task(_until_gone(request.receive))
+        self._gone = asyncio.create_task(until_gone(request.receive))
         self._gone.add_done_callback(self._wake)
 
     @property
@@ -175,6 +175,7 @@ class _Teller:
         self._stream.follower.wake()
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client hangs up."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,5 +1,6 @@
-"""Types of request fields that several bodies share: names, counts that fit their columns, null as left out."""
+"""Types of request fields that several bodies share: names, counts that fit their columns, times, null as left out."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -20,6 +21,17 @@ Limit = Annotated[int, Field(ge=0, le=MAX_INT4)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT4)]
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 """USD per one million tokens."""
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time of this era") from None
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+"""A time in ISO 8601; without an offset it is UTC."""
 
 
 class Absent(BaseModel):

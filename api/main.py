@@ -33,6 +33,7 @@ class PatientServer(uvicorn.Server):
         if desk is not None:
             await desk.door.close()
             await desk.waiters.close()
+            await desk.log.close()
         await super().shutdown(sockets)
 
 

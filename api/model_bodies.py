@@ -146,7 +146,7 @@ def check_provider(provider: str) -> None:
 async def check_api_base(rt: Runtime, api_base: str) -> None:
     """Raises BadRequest unless workers may connect there. Resolves a name: not in a transaction."""
     try:
-        await egress.accept(api_base, rt.settings.provider_networks, http=True)
+        await egress.accept(api_base, rt.settings.provider_networks, http=True, lookup=rt.lookup)
     except egress.UrlRefused as refused:
         raise BadRequest(f"api_base is not allowed: {refused.reason}") from None
 

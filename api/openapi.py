@@ -12,6 +12,7 @@ from api import openapi_responses as responses
 from api.openapi_routes import Documented, Tables, all_documented, contents
 from api.openapi_samples import sample
 from api.openapi_schemas import Schemas
+from api.openapi_webhooks import callback, webhook
 from api.wire.errors import Error, ValidationErrors
 from api.wire.events import EVENTS
 from api.wire.gateway_errors import GatewayError
@@ -41,7 +42,8 @@ TAGS = {
     "model-aliases": "Our public names of models, with prices and fallbacks.",
     "model-groups": "Access groups, under the name older clients know.",
     "provider-credentials": "The secrets we use with providers; never shown.",
-    "webhooks": "A team's endpoints for events.",
+    "events": "The event log: what happened, in order, behind one cursor.",
+    "webhooks": "A team's endpoints for events, their keys, and what was delivered.",
     "admin-users": "Admins, their sessions, the audit log.",
     "stats": "Numbers for a dashboard.",
     "gateway": "What OpenAI's clients ask for: models, completions, embeddings.",
@@ -57,11 +59,6 @@ OTHER_WORDS = {
 """The tag of paths that begin with another word."""
 
 STATUS_TEXTS = {202: "Accepted; it goes on.", 204: "Nothing more.", 304: "Not modified."}
-WEBHOOK_HEADERS = {
-    "webhook-id": "The event's id; the same in every try.",
-    "webhook-timestamp": "Unix seconds of this try.",
-    "webhook-signature": "`v1,<base64>` of HMAC-SHA256 over `{id}.{timestamp}.{body}`, one for each valid key.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ def document(tables: Tables) -> Schema:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
         "paths": paths,
-        "webhooks": {type_: {"post": _delivery(type_, schemas.answered(event))} for type_, event in EVENTS.items()},
+        "webhooks": {type_: {"post": webhook(type_, schemas.answered(event))} for type_, event in EVENTS.items()},
         "components": {
             "headers": responses.shared_headers(),
             "responses": responses.shared_refusals(),
@@ -195,18 +192,4 @@ def _response(route: Documented, status: int, type_: Any, schemas: Schemas) -> S
 def _callbacks(route: Documented, schemas: Schemas) -> Schema:
     kind: callbacks.Kind = "job" if route.body is not None and issubclass(route.body, JobIn) else "call"
     events = {"oneOf": [schemas.answered(EVENTS[type_]) for type_ in callbacks.ALLOWED[kind]]}
-    return {"event": {"{$request.body#/callback_url}": {"post": _delivery("event", events)}}}
-
-
-def _delivery(what: str, schema: Schema) -> Schema:
-    headers = [
-        {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
-        for name, text in WEBHOOK_HEADERS.items()
-    ]
-    return {
-        "summary": what,
-        "description": "Signed by the rules of Standard Webhooks 1.0.0; repeats have the same `webhook-id`.",
-        "parameters": headers,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {"2XX": {"description": "Delivered; any other answer is tried again."}},
-    }
+    return {"event": {"{$request.body#/callback_url}": {"post": callback(events)}}}

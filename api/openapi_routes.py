@@ -88,7 +88,8 @@ class Documented:
     @property
     def waits(self) -> bool:
         """Whether `Prefer: wait` is honoured."""
-        return "desk" in self.given.wanted and self.is_known_caller and not self.is_of_gateway and not self.is_stream
+        held = "desk" in self.given.wanted and (not self.is_stream or self.reads_log)
+        return held and self.is_known_caller and not self.is_of_gateway
 
     @property
     def is_conditional(self) -> bool:
@@ -139,14 +140,19 @@ class Documented:
         return any(EVENTS in contents(answer) for answer in self.answers.values())
 
     @property
+    def reads_log(self) -> bool:
+        """Whether it reads the event log, from a cursor or a time on."""
+        return self._asks("after") and self._asks("since")
+
+    @property
     def refusals(self) -> list[int]:
         """The statuses of errors that can happen."""
         found: set[int] = {500, *self._refusals_of_caller(), *self._refusals_of_request()}
-        if self.makes_a_call or self.is_stream:
+        if self.makes_a_call or (self.is_stream and not self.reads_log):
             found |= {*CALL_FAILURES}
-        if self.is_stream and not self.makes_a_call:
+        if self.reads_log or (self.is_stream and not self.makes_a_call):
             found.add(410)
-        if self.is_known_caller or self.body is not None:
+        if self.is_known_caller or self.body is not None or (self.path_parameters and not self.is_page):
             found.add(503)
         return sorted((self._of_gateway(found) if self.is_of_gateway else found) - set(self.answers))
 

@@ -20,6 +20,7 @@ SAMPLES: dict[str, Any] = {
     "email": "ada@example.com",
     "enabled": False,
     "group_name": "gpt-models",
+    "id_mode": "same",
     "job_type": "resume_analysis",
     "input": "The food was delicious.",
     "key": "sk-of-the-team-to-look-at",
@@ -37,12 +38,13 @@ SAMPLES: dict[str, Any] = {
     "payment_type": "one_time",
     "prompt": "Say hello.",
     "provider": "openai",
+    "since": "2026-01-15T00:00:00Z",
     "status.status": "active",
     "team_id": "acme-corp",
     "webhook_url": "https://your-app.example/webhooks/job-complete",
 }
 """By the field's name on the wire, or by the last word of the path and that name."""
-BESIDE = {"alias": "litellm_model"}
+BESIDE = {"alias": "litellm_model", "id_mode": "since"}
 """What a body with this field needs besides, though no rule of one field says so."""
 
 

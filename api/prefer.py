@@ -26,18 +26,18 @@ class Preference:
         return {"Preference-Applied": self.applied, "Vary": "Prefer"}
 
 
-def preference(request: Request, query_wait: float | None = None) -> Preference:
-    """`Prefer: wait=N`, `Prefer: respond-async` (both: as wait), or `?wait=N`; N is clamped to 0..600."""
+def preference(request: Request, query_wait: float | None = None, *, most_s: float = MAX_WAIT_S) -> Preference:
+    """`Prefer: wait=N`, `Prefer: respond-async` (both: as wait), or `?wait=N`; N is clamped to 0..most_s."""
     asked = [
         part.partition(";")[0].strip() for header in request.headers.getlist("prefer") for part in header.split(",")
     ]
     for part in asked:
         name, _, value = part.partition("=")
         if name.strip().lower() == "wait" and _is_number(value.strip().strip('"')):
-            wait_s = _clamped(float(value.strip().strip('"')))
+            wait_s = _clamped(float(value.strip().strip('"')), most_s)
             return Preference(wait_s=wait_s, applied=f"wait={wait_s:g}")
     if query_wait is not None:
-        return Preference(wait_s=_clamped(query_wait), applied=None)
+        return Preference(wait_s=_clamped(query_wait, most_s), applied=None)
     if "respond-async" in (part.lower() for part in asked):
         return Preference(wait_s=0, applied="respond-async")
     return Preference(wait_s=None, applied=None)
@@ -62,8 +62,8 @@ def matches(request: Request, tag: str) -> bool:
     return tag in known or "*" in known
 
 
-def _clamped(seconds: float) -> float:
-    return min(MAX_WAIT_S, max(0.0, seconds))
+def _clamped(seconds: float, most_s: float) -> float:
+    return min(most_s, max(0.0, seconds))
 
 
 def _is_number(text: str) -> bool:

@@ -129,6 +129,7 @@ async def checked_callback(
         events=body.callback_events,
         secret=body.callback_secret,
         settings=rt.settings,
+        lookup=rt.lookup,
         loc=loc,
     )
     if checked is None:

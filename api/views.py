@@ -75,7 +75,9 @@ def closing_object(job: Job, calls: list[Call]) -> dict[str, Any]:
     }
 
 
-def call_object(call: Call, *, attempts: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def call_object(
+    call: Call, *, attempts: list[dict[str, Any]] | None = None, callback: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The call object: both dialects at once; vectors in `data`. attempts: for admins, who see which model answered."""
     usage = usage_object(call)
     answer = {**OPEN_CALL, **({"usage": usage} if usage else {}), **answer_of(call)}
@@ -97,15 +99,16 @@ def call_object(call: Call, *, attempts: list[dict[str, Any]] | None = None) -> 
         "choices": answer["choices"],
         "usage": answer["usage"],
         **_facts(call),
+        "callback": callback,
     }
     if call.endpoint == Endpoint.EMBEDDING:
         shown["data"] = answer.get("data")
     return shown if attempts is None else {**shown, **_for_admins(call, attempts)}
 
 
-def listed_call(call: Call) -> dict[str, Any]:
+def listed_call(call: Call, callback: dict[str, Any] | None) -> dict[str, Any]:
     """The call object without its texts."""
-    return {name: value for name, value in call_object(call).items() if name not in TEXTS}
+    return {name: value for name, value in call_object(call, callback=callback).items() if name not in TEXTS}
 
 
 def result_object(call: Call) -> dict[str, Any]:

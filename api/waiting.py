@@ -1,7 +1,7 @@
 """Waiting for calls and jobs: one subscription per process wakes the futures, a batched read each second is the net."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 import redis
@@ -17,11 +17,15 @@ MAX_WAIT_S = 600.0
 
 
 class Waiters:
-    """Who in this process waits for what. A lost notification costs a second, never a hang."""
+    """Who in this process waits for what. A lost notification costs a second, never a hang.
 
-    def __init__(self, db: Database, client: Redis) -> None:
+    heard: is called whenever calls or jobs ended, whoever waits for them.
+    """
+
+    def __init__(self, db: Database, client: Redis, *, heard: Callable[[], None] = lambda: None) -> None:
         self._db = db
         self._redis = client
+        self._heard = heard
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.is_closed = False
@@ -67,6 +71,7 @@ class Waiters:
             for future in self._waiting.pop(id_, ()):
                 if not future.done():
                     future.set_result(None)
+        self._heard()
 
     async def _listen(self) -> None:
         while True:

@@ -15,13 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("demo-provider", help="run the small OpenAI-compatible server of the demo", add_help=False)
     commands.add_parser("doctor", help="prove the books: balances, holds, costs, usage, events", add_help=False)
     commands.add_parser("reseal", help="seal every secret anew with the newest encryption key", add_help=False)
+    commands.add_parser("listen", help="post a team's events, signed, to a URL on this machine", add_help=False)
     asked, rest = parser.parse_known_args(argv)
-    if asked.command == "demo-provider":
-        return _demo_provider(rest)
-    if asked.command == "doctor":
-        return _doctor(rest)
-    if asked.command == "reseal":
-        return _reseal(rest)
+    own = {"demo-provider": _demo_provider, "doctor": _doctor, "reseal": _reseal, "listen": _listen}.get(asked.command)
+    if own is not None:
+        return own(rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _up() if asked.command == "up" else _migrate()
@@ -53,6 +51,12 @@ def _reseal(argv: Sequence[str]) -> int:
     from cli.reseal import main as reseal
 
     return reseal(argv)
+
+
+def _listen(argv: Sequence[str]) -> int:
+    from cli.listen import main as listen
+
+    return listen(argv)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared import outbox_books
 from shared.db import Tx, hot
 from shared.names import is_name
 
@@ -135,31 +136,6 @@ WORK: Mapping[str, str] = {
            and c.state in ('pending', 'in_progress') and j.status in ('completed', 'failed', 'cancelled')""",
 }
 
-OUTBOX: Mapping[str, str] = {
-    "a call ends in exactly one event": """
-        select c.id as call_id, c.state, count(e.id) as events from calls c
-          left join events e on e.subject_id = c.id and e.job_id = c.job_id
-               and e.type in ('call.completed', 'call.failed', 'call.cancelled')
-         where (%(teams)s::text[] is null or c.team_id = any(%(teams)s)) group by c.id
-        having count(e.id) <> (case when c.state in ('completed', 'failed', 'cancelled') then 1 else 0 end)""",
-    "a job ends in exactly one event": """
-        select j.id as job_id, j.status, count(e.id) as events from jobs j
-          left join events e on e.job_id = j.id and e.type in ('job.completed', 'job.failed', 'job.cancelled')
-         where (%(teams)s::text[] is null or j.team_id = any(%(teams)s)) group by j.id
-        having count(e.id) <> (case when j.status in ('completed', 'failed', 'cancelled') then 1 else 0 end)""",
-    "events of a job are numbered without gaps": """
-        select j.id as job_id, j.event_sequence, count(e.id) as events, min(e.sequence) as first_sequence,
-               max(e.sequence) as last_sequence
-          from jobs j left join events e on e.job_id = j.id
-         where (%(teams)s::text[] is null or j.team_id = any(%(teams)s)) group by j.id
-        having count(e.id) <> j.event_sequence or max(e.sequence) <> j.event_sequence or min(e.sequence) <> 1""",
-    "an event has a delivery for each endpoint that wants it": """
-        select e.id as event_id, e.type, w.id as endpoint_id from events e join webhook_endpoints w using (team_id)
-         where (%(teams)s::text[] is null or e.team_id = any(%(teams)s))
-           and e.type = any(w.events) and w.status = 'active' and w.created_at < e.created_at
-           and not exists (select 1 from deliveries d where d.event_id = e.id and d.endpoint_id = w.id)""",
-}
-
 USAGE: Mapping[str, str] = {
     "usage of ended jobs is the sum of the jobs": """
         with rolled as (
@@ -206,11 +182,7 @@ LATE: Mapping[str, str] = {
         select c.id as call_id, c.state, c.deadline_at, app_now() as now from calls c
          where (%(teams)s::text[] is null or c.team_id = any(%(teams)s))
            and c.state in ('pending', 'in_progress') and c.deadline_at < app_now() - interval '5 minutes'""",
-    "no delivery is long overdue": """
-        select d.id as delivery_id, d.state, d.next_attempt_at, app_now() as now from deliveries d
-         where (%(teams)s::text[] is null or d.team_id = any(%(teams)s))
-           and d.state in ('pending', 'failing') and d.next_attempt_at < app_now() - interval '10 minutes'
-           and (d.lease_expires_at is null or d.lease_expires_at < app_now())""",
+    **outbox_books.LATE,
 }
 """These come true by themselves while a timer and workers run; broken, they say that none does."""
 
@@ -218,7 +190,7 @@ CHECKS: Mapping[str, Mapping[str, str]] = {
     "money": MONEY,
     "work": WORK,
     "usage": USAGE,
-    "outbox": OUTBOX,
+    "outbox": outbox_books.OUTBOX,
     "progress": LATE,
 }
 

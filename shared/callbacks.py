@@ -14,8 +14,8 @@ Kind = Literal["job", "call"]
 MAX_EVENTS = 50
 DEFAULTS = {"job": event_types.JOB_DEFAULT, "call": event_types.CALL_DEFAULT}
 ALLOWED = {
-    "job": tuple(type_ for type_ in event_types.TYPES if type_.startswith(("job.", "call."))),
-    "call": tuple(type_ for type_ in event_types.TYPES if type_.startswith("call.")),
+    "job": tuple(type_ for type_ in event_types.ALL if type_.startswith(("job.", "call."))),
+    "call": tuple(type_ for type_ in event_types.ALL if type_.startswith("call.")),
 }
 
 
@@ -68,8 +68,6 @@ def _check_events(kind: Kind, events: Sequence[str] | None, loc: Sequence[str | 
     if not 1 <= len(events) <= MAX_EVENTS:
         raise Invalid.at(place, f"must have 1 to {MAX_EVENTS} items", "value_error.length")
     for index, event in enumerate(events):
-        if kind == "job" and event in event_types.OPT_IN and event.startswith("job."):
-            raise Invalid.not_supported_yet(*place, index)
         if event == "*" or event_types.unknown([event], ALLOWED[kind]) is not None:
             raise Invalid.at((*place, index), f"unknown event type for a {kind}", "value_error.event_type")
 

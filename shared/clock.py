@@ -18,4 +18,4 @@ def iso(at: datetime | None) -> str | None:
     """`2026-01-15T12:00:00.123Z`: UTC, milliseconds; None stays None."""
     if at is None:
         return None
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

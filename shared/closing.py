@@ -83,14 +83,14 @@ class Aftermath:
     mine: set[tuple[UUID, int]] = field(default_factory=set)
     ended: list[UUID] = field(default_factory=list)
     stopped: list[UUID] = field(default_factory=list)
-    deliveries: list[UUID] = field(default_factory=list)
+    delivery_queues: list[UUID] = field(default_factory=list)
 
     def messages(self) -> list[Message]:
         """The bells of this transaction."""
         return [
             Ended(ids=tuple(self.ended)),
             Stop(ids=tuple(self.stopped)),
-            Deliver(ids=tuple(self.deliveries)),
+            Deliver(ids=tuple(self.delivery_queues)),
         ]
 
 
@@ -190,9 +190,9 @@ async def end_calls(
         recorded.append(facts.job_ended(locked[job_id], now))
     recorded.extend(warnings)
     await jobs.save(tx, locked.values())
-    deliveries = await outbox.record(tx, recorded)
+    queues = await outbox.record(tx, recorded)
     await rollup.add(tx, usage)
-    return Aftermath(ended=[*(call.id for call in final), *ends], deliveries=deliveries)
+    return Aftermath(ended=[*(call.id for call in final), *ends], delivery_queues=queues)
 
 
 def _count(job: Job, call: Call) -> None:

@@ -1,126 +1,173 @@
 """Deliveries: one event for one target, sent until it is taken; claims are leases."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared.db import Tx, hot
+import orjson
 
-REFUSALS_TO_DISABLE = 10
+from shared.db import Tx, hot
+from shared.signing import Scheme
 
 CALLBACK_STATE = """
 select state, last_status from deliveries where job_id = %s and callback = 'job' order by created_at desc limit 1
 """
 
-# `skip locked`: two senders may be rung for the same ids, neither waits for the other nor for a deadlock.
+# The queues are in this transaction's hand: what is leased now was leased before this statement began.
 CLAIM = """
-with due as (
-    select d.id, coalesce(w.status, 'active') as status
-      from deliveries d left join webhook_endpoints w on w.id = d.endpoint_id
-     where d.id = any(%(ids)s) and d.state in ('pending', 'failing') and d.next_attempt_at <= app_now()
-       and (d.lease_expires_at is null or d.lease_expires_at <= app_now())
-       for update of d skip locked
-), discarded as (
-    update deliveries d set state = 'discarded', lease_expires_at = null, last_error = 'the endpoint is disabled'
-      from due where d.id = due.id and due.status = 'disabled'
+with q as materialized (
+    select u.id, u.is_open, u.tokens, held.ids as held, least(u.most, u.slots - cardinality(held.ids)) as room
+      from unnest(%(queues)s::uuid[], %(most)s::int[], %(slots)s::int[], %(are_open)s::bool[], %(tokens)s::float8[])
+           as u(id, most, slots, is_open, tokens)
+      join delivery_queues s on s.id = u.id
+     cross join lateral (
+        select coalesce(array_agg(id), '{}') as ids from deliveries
+         where id = any(s.leased) and state in ('pending', 'failing') and lease_expires_at > app_now()) held
+), due as (
+    select d.id from q cross join lateral (
+        select id from deliveries
+         where queue_id = q.id and state in ('pending', 'failing') and next_attempt_at <= app_now()
+           and (lease_expires_at is null or lease_expires_at <= app_now()) and (q.is_open or trigger = 'test')
+         order by next_attempt_at limit greatest(q.room, 0) for update skip locked) d
 ), claimed as (
     update deliveries d
        set attempt = d.attempt + 1, worker = %(worker)s,
-           lease_expires_at = app_now() + make_interval(secs => %(lease_s)s)
-      from due where d.id = due.id and due.status = 'active'
+           lease_expires_at = app_now() + make_interval(secs => greatest(
+               %(lease_s)s::float8, coalesce(w.timeout_s, %(timeout_s)s::float8) + %(margin_s)s::float8))
+      from due join deliveries s on s.id = due.id left join webhook_endpoints w on w.id = s.endpoint_id
+     where d.id = due.id
     returning d.*
+), noted as (
+    update delivery_queues s
+       set leased = q.held || c.ids, tokens = q.tokens - cardinality(c.ids), refilled_at = app_now()
+      from q join (select queue_id, array_agg(id) as ids from claimed group by queue_id) c on c.queue_id = q.id
+     where s.id = q.id
 )
-select d.id, d.event_id, d.team_id, d.job_id, d.endpoint_id, d.callback, d.attempt, d.attempt_count, e.body,
-       coalesce(w.url, c.callback_url, j.callback_url) as url,
+select q.id as queue_id, cardinality(q.held) as held, d.id, d.event_id, d.event_type, d.team_id, d.job_id,
+       d.endpoint_id, d.callback,
+       d.replay_id, d.trigger, d.attempt, d.attempt_count, d.schedule_from, d.state = 'failing' as was_failing,
+       coalesce(d.body, e.body) as body,
+       d.body is null and w.payload = 'full' and d.event_type = 'call.completed' as lacks_answer,
+       e.subject_id as call_id, coalesce(w.url, c.callback_url, j.callback_url) as url,
        coalesce(w.secret_sealed, c.callback_secret_sealed, j.callback_secret_sealed, t.callback_secret_sealed)
            as secret_sealed,
        case when w.id is not null then 'webhook_endpoints.secret:' || w.id
             when c.callback_secret_sealed is not null then 'calls.callback_secret:' || c.id
             when j.callback_secret_sealed is not null then 'jobs.callback_secret:' || j.id
             else 'teams.callback_secret:' || t.id end as secret_purpose,
-       w.auth_header_sealed, w.headers_sealed
-  from claimed d
-  join events e on e.id = d.event_id
-  join teams t on t.id = d.team_id
+       coalesce(w.signing, 'v1') as signing, k.ids as key_ids, k.sealed as keys_sealed,
+       w.auth_header_sealed, w.headers_sealed, w.timeout_s, w.retry_schedule_s as schedule_s
+  from q
+  left join claimed d on d.queue_id = q.id
+  left join events e on e.id = d.event_id
   left join webhook_endpoints w on w.id = d.endpoint_id
+  left join teams t on d.endpoint_id is null and t.id = d.team_id
   left join jobs j on d.callback = 'job' and j.id = d.job_id
   left join calls c on d.callback = 'call' and c.id = e.subject_id
+  left join lateral (
+        select array_agg(id) as ids, array_agg(key_sealed) as sealed from webhook_keys k
+         where (k.endpoint_id = d.endpoint_id or (k.team_id = t.id and c.callback_secret_sealed is null
+                                                   and j.callback_secret_sealed is null))
+           and (k.expires_at is null or k.expires_at > app_now())) k on d.id is not null
 """
 
-# The endpoint's row is written only when it says something new: a busy endpoint is not a lock that senders queue for.
+ANSWERS = "select call_id, response::text as response from call_payloads where call_id = any(%s::uuid[])"
+
+KEEP_BODIES = """
+update deliveries d set body = b.body from unnest(%(ids)s::uuid[], %(bodies)s::text[]) as b(id, body) where d.id = b.id
+"""
+
 RECORD = """
-with attempted as (
+with r as materialized (
+    select * from unnest(
+        %(id)s::uuid[], %(attempt)s::int[], %(trigger)s::text[], %(state)s::text[], %(started_at)s::timestamptz[],
+        %(duration_ms)s::int[], %(dns_ms)s::int[], %(connect_ms)s::int[], %(first_byte_ms)s::int[],
+        %(status)s::int[], %(error_class)s::text[], %(error)s::text[], %(request_headers)s::text[],
+        %(response_headers)s::text[], %(response_head)s::text[], %(redirect_target)s::text[], %(retry_in_s)s::float8[]
+    ) as r(id, attempt, trigger, state, started_at, duration_ms, dns_ms, connect_ms, first_byte_ms, status,
+           error_class, error, request_headers, response_headers, response_head, redirect_target, retry_in_s)
+), attempted as (
     insert into delivery_attempts
-           (delivery_id, number, started_at, duration_ms, status_code, error_class, error, response_head)
-    values (%(id)s, %(attempt)s, %(started_at)s, %(duration_ms)s, %(status)s, %(error_class)s, %(error)s,
-            %(response_head)s)
+           (delivery_id, number, trigger, started_at, duration_ms, dns_ms, connect_ms, first_byte_ms, status_code,
+            error_class, error, request_headers, response_headers, response_head, redirect_target)
+    select id, attempt, trigger, started_at, duration_ms, dns_ms, connect_ms, first_byte_ms, status,
+           error_class, error, request_headers::jsonb, response_headers::jsonb, response_head, redirect_target from r
     on conflict do nothing
-), ours as (
-    update deliveries
-       set state = %(state)s, attempt_count = attempt_count + 1, last_status = %(status)s, last_error = %(error)s,
-           lease_expires_at = null,
-           next_attempt_at = case when %(retry_in_s)s::float8 is null then next_attempt_at
-                                  else app_now() + make_interval(secs => %(retry_in_s)s) end,
-           rung_at = case when %(self_rung)s then app_now() + make_interval(secs => %(retry_in_s)s) end,
-           delivered_at = case when %(state)s = 'delivered' then app_now() end
-     where id = %(id)s and attempt = %(attempt)s and state in ('pending', 'failing')
-    returning endpoint_id
-), before as (
-    select w.id, r.refused, w.status = 'active' and (%(gone)s or r.refused >= %(refusals)s) as disable
-      from ours join webhook_endpoints w on w.id = ours.endpoint_id,
-           lateral (select case when %(error_class)s::text = 'url_refused'
-                                then w.refused_in_a_row + 1 else 0 end) r(refused)
-     where w.last_status is distinct from %(status)s or w.last_triggered_at is null
-        or w.last_triggered_at < app_now() - interval '1 second' or w.refused_in_a_row <> r.refused
-        or (w.failing_since is null) <> (%(state)s = 'delivered') or %(gone)s
-       for no key update of w
-), told as (
-    update webhook_endpoints w
-       set last_status = %(status)s, last_triggered_at = app_now(), refused_in_a_row = b.refused,
-           failing_since = case when %(state)s <> 'delivered' then coalesce(w.failing_since, app_now()) end,
-           status = case when b.disable then 'disabled' else w.status end,
-           disabled_reason = case when not b.disable then w.disabled_reason
-                                  when %(gone)s then 'gone' else 'url_refused' end,
-           updated_at = case when b.disable then app_now() else w.updated_at end
-      from before b where w.id = b.id
-    returning b.disable
 )
-select exists (select from ours) as ours, exists (select from told where disable) as disabled
+update deliveries d
+   set state = r.state, attempt_count = d.attempt_count + 1, last_status = r.status, last_error = r.error,
+       lease_expires_at = null, trigger = case when r.trigger = 'test' then 'test' else 'scheduled' end,
+       next_attempt_at = case when r.retry_in_s is null then d.next_attempt_at
+                              else app_now() + make_interval(secs => r.retry_in_s) end,
+       delivered_at = case when r.state = 'delivered' then app_now() end
+  from r
+ where d.id = r.id and d.attempt = r.attempt and d.state in ('pending', 'failing')
+returning d.id, d.attempt, d.attempt_count
 """
 
-DUE = """
-update deliveries d set rung_at = app_now()
+# What is under way, or just being claimed or recorded, is met again by the next step or by the claim.
+DISCARD = """
+update deliveries d set state = 'discarded', lease_expires_at = null, last_error = %(reason)s
   from (select id from deliveries
-         where state in ('pending', 'failing') and next_attempt_at <= app_now()
+         where queue_id = %(endpoint_id)s and state in ('pending', 'failing') and trigger <> 'test'
            and (lease_expires_at is null or lease_expires_at <= app_now())
-           and (rung_at is null or rung_at <= app_now() - make_interval(secs => %(rering_s)s))
-         order by next_attempt_at limit %(limit)s
-           for update skip locked) due
- where d.id = due.id
+         limit %(limit)s for update skip locked) s
+ where d.id = s.id
 returning d.id
 """
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What may be claimed of a queue that is in hand.
+
+    most: by its turn and its rate. slots: under way over all senders, what is leased already counts.
+    tokens: what its rate allows now; None: it has none. is_open: whether its endpoint takes anything but tests.
+    """
+
+    most: int
+    slots: int
+    tokens: float | None = None
+    is_open: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One claimed delivery with all that its attempt needs. `attempt` is the fence, `attempt_count` the tries told."""
+    """One claimed delivery with all that its attempt needs. `attempt` is the fence, `attempt_count` the tries told.
+
+    body: None when its event is no longer kept. timeout_s, schedule_s: None means the setting.
+    schedule_from: tries made before the schedule began anew.
+    """
 
     id: UUID
+    queue_id: UUID
     event_id: UUID
+    event_type: str
     team_id: str
     job_id: UUID | None
     endpoint_id: UUID | None
     callback: str | None
+    replay_id: UUID | None
+    trigger: str
     attempt: int
     attempt_count: int
-    body: str
+    schedule_from: int
+    was_failing: bool
+    body: str | None
+    lacks_answer: bool
+    call_id: UUID | None
     url: str
     secret_sealed: bytes
     secret_purpose: str
+    signing: Scheme
+    key_ids: Sequence[UUID] | None
+    keys_sealed: Sequence[bytes] | None
     auth_header_sealed: bytes | None
     headers_sealed: bytes | None
+    timeout_s: float | None
+    schedule_s: Sequence[float] | None
 
     @property
     def fence(self) -> tuple[UUID, int]:
@@ -132,8 +179,7 @@ class Delivery:
 class Result:
     """How an attempt ended and what follows: `state` is the delivery's next, `retry_in_s` from now by database time.
 
-    gone: the receiver said 410, its endpoint is disabled.
-    self_rung: the sender rings the next attempt itself, the timer need not at once.
+    request_headers: without the values of secret ones.
     """
 
     id: UUID
@@ -141,42 +187,72 @@ class Result:
     state: str
     started_at: datetime
     duration_ms: int
+    trigger: str = "scheduled"
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+    first_byte_ms: int | None = None
     status: int | None = None
     error_class: str | None = None
     error: str | None = None
+    request_headers: Mapping[str, str] | None = None
+    response_headers: Mapping[str, str] | None = None
     response_head: str | None = None
+    redirect_target: str | None = None
     retry_in_s: float | None = None
-    self_rung: bool = False
-    gone: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """ours: the delivery's state was still this attempt's to set. disabled: this attempt disabled its endpoint."""
-
-    ours: bool
-    disabled: bool
+RESULT = tuple(field.name for field in fields(Result))
+DELIVERY = tuple(field.name for field in fields(Delivery))
 
 
-async def claim(tx: Tx, ids: Sequence[UUID], *, lease_s: float, worker: str) -> list[Delivery]:
-    """Lease the due ones of these; those not returned are not ours to send. A disabled endpoint's are discarded."""
-    rows = await hot(tx, CLAIM, {"ids": list(ids), "lease_s": lease_s, "worker": worker})
-    return [Delivery(**row._asdict()) for row in rows]
+async def claim(
+    tx: Tx, wanted: Mapping[UUID, Wanted], *, lease_s: float, timeout_s: float, margin_s: float, worker: str
+) -> tuple[list[Delivery], dict[UUID, int]]:
+    """Lease the oldest due of queues that `delivery_queues.lock` took; and how many each queue had leased before.
+
+    The lease is `lease_s`, or the endpoint's timeout (`timeout_s` where it has none) and `margin_s` if that is longer.
+    """
+    values = {
+        "queues": list(wanted),
+        "most": [w.most for w in wanted.values()],
+        "slots": [w.slots for w in wanted.values()],
+        "are_open": [w.is_open for w in wanted.values()],
+        "tokens": [w.tokens for w in wanted.values()],
+        "lease_s": lease_s,
+        "timeout_s": timeout_s,
+        "margin_s": margin_s,
+        "worker": worker,
+    }
+    rows = await hot(tx, CLAIM, values)
+    claimed = [Delivery(**{name: getattr(row, name) for name in DELIVERY}) for row in rows if row.id is not None]
+    return claimed, {row.queue_id: row.held for row in rows}
 
 
-async def record(tx: Tx, result: Result) -> Recorded:
-    """Write the attempt, and the delivery's and endpoint's state unless a later claim owns the delivery."""
-    values: dict[str, Any] = {**vars(result), "refusals": REFUSALS_TO_DISABLE}
-    row = (await hot(tx, RECORD, values))[0]
-    return Recorded(ours=row.ours, disabled=row.disabled)
+async def answers(tx: Tx, call_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """What calls were answered, as JSON text; None or not there where it is not kept."""
+    return {row.call_id: row.response for row in await hot(tx, ANSWERS, (list(call_ids),))}
+
+
+async def keep_bodies(tx: Tx, bodies: Mapping[UUID, str]) -> None:
+    """Give deliveries a body of their own, which every try sends."""
+    if bodies:
+        await hot(tx, KEEP_BODIES, {"ids": list(bodies), "bodies": list(bodies.values())})
+
+
+async def record(tx: Tx, results: Sequence[Result]) -> dict[tuple[UUID, int], int]:
+    """Write attempts, and the states of deliveries that no later claim owns: the fences, with tries so far."""
+    values: dict[str, Any] = {name: [getattr(result, name) for result in results] for name in RESULT}
+    for name in ("request_headers", "response_headers"):
+        values[name] = [None if headers is None else orjson.dumps(headers).decode() for headers in values[name]]
+    return {(row.id, row.attempt): row.attempt_count for row in await hot(tx, RECORD, values)}
+
+
+async def discard(tx: Tx, endpoint_id: UUID, *, reason: str, limit: int) -> int:
+    """Give up at most `limit` of an endpoint's undelivered deliveries; how many."""
+    return len(await hot(tx, DISCARD, {"endpoint_id": endpoint_id, "reason": reason, "limit": limit}))
 
 
 async def callback_state(tx: Tx, job_id: UUID) -> dict[str, Any] | None:
     """How the latest delivery to a job's own callback stands: `{state, last_status}`; None before the first."""
     rows = await hot(tx, CALLBACK_STATE, (job_id,))
     return rows[0]._asdict() if rows else None
-
-
-async def due(tx: Tx, *, limit: int, rering_s: float) -> list[UUID]:
-    """Ids to ring: due, not leased, and not rung within `rering_s`; marks them as rung now."""
-    return [row.id for row in await hot(tx, DUE, {"limit": limit, "rering_s": rering_s})]

@@ -139,13 +139,7 @@ async def resolve(
     networks: private networks that are allowed; metadata addresses are refused even inside them.
     """
     form = check_form(url, http=http)
-    try:
-        async with asyncio.timeout(timeout_s):
-            addresses = await lookup(form.host, form.port)
-    except TimeoutError:
-        raise NotResolved(form.host) from None
-    if not addresses:
-        raise NotResolved(form.host)
+    addresses = [form.host] if _is_address(form.host) else await _addresses(form, lookup, timeout_s)
     opened = tuple(networks)
     for address in addresses:
         reason = refusal(address, opened)
@@ -158,6 +152,27 @@ async def resolve(
         path=form.path,
         addresses=tuple(addresses[:MAX_ADDRESSES]),
     )
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is an address in its full form; short, octal and the like are left to the resolver."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _addresses(form: Form, lookup: Lookup, timeout_s: float) -> Sequence[str]:
+    """What the name resolves to now. Raises NotResolved."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            addresses = await lookup(form.host, form.port)
+    except TimeoutError:
+        raise NotResolved(form.host) from None
+    if not addresses:
+        raise NotResolved(form.host)
+    return addresses
 
 
 async def accept(

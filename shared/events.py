@@ -6,9 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-
-from shared import clock, ids
+from shared import clock, ids, payload_forms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +23,8 @@ class Event:
     data: Mapping[str, Any]
 
     def body(self) -> str:
-        """The event object as it goes to every reader."""
-        return orjson.dumps(
+        """The event object as it goes to every reader, at most 20,000 bytes."""
+        return payload_forms.written(
             {
                 "id": ids.prefixed("evt", self.id),
                 "object": "event",
@@ -39,4 +37,4 @@ class Event:
                 "team_id": self.team_id,
                 "data": self.data,
             }
-        ).decode()
+        )

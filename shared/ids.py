@@ -1,5 +1,6 @@
 """Ids: UUIDv7 made by the application, so that they are known before the row is written and sort by time."""
 
+from datetime import datetime
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -8,6 +9,11 @@ from uuid_utils.compat import uuid7
 def new() -> UUID:
     """A fresh id that sorts after those made before it on this host."""
     return uuid7()
+
+
+def earliest(at: datetime) -> UUID:
+    """The lowest id there is of a moment: what was made later sorts after it."""
+    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
 def parse(text: str) -> UUID | None:

@@ -89,9 +89,9 @@ async def accept(rt: Runtime, group: Sequence[Submission], depths: Depths | None
         await idempotency.forget(tx, _given_up(group, results))
         writing.recorded.extend(await passing.write(tx, writing.jobs, now=now))
         rung = queues.rung(writing.calls)
-        deliveries = await _write(tx, writing, rung=rung, store_payloads=rt.settings.store_payloads)
+        delivery_queues = await _write(tx, writing, rung=rung, store_payloads=rt.settings.store_payloads)
     rt.ring(RunCalls(ids=tuple(rung)))
-    rt.ring(Deliver(ids=tuple(deliveries)))
+    rt.ring(Deliver(ids=tuple(delivery_queues)))
     return results
 
 
@@ -188,7 +188,7 @@ def _decided(
 
 
 async def _write(tx: Tx, writing: _Writing, *, rung: Sequence[UUID], store_payloads: bool) -> list[UUID]:
-    """Write jobs, calls and events. rung: the calls that are rung after the commit. Returns deliveries, to be rung."""
+    """Write jobs, calls and events. rung: the calls that are rung after the commit. Returns queues, to be rung."""
     made = [(job, writing.deadlines_s[id_]) for id_, job in writing.jobs.items() if id_ in writing.deadlines_s]
     await jobs.create(tx, made)
     await jobs.save(tx, [job for id_, job in writing.jobs.items() if id_ not in writing.deadlines_s])

@@ -19,7 +19,7 @@ class RunCalls:
 
 @dataclass(frozen=True, kw_only=True)
 class Deliver:
-    """Send due webhook deliveries, each on its own. Handled by workers/app.py `deliver`."""
+    """Queues of deliveries (`deliveries.queue_id`) in which something is due. Handled by workers/app.py `deliver`."""
 
     actor: ClassVar[str] = "deliver"
     queue: ClassVar[str] = "webhooks"

@@ -24,11 +24,7 @@ with turn as materialized (
     returning id, type, team_id, job_id, subject_id,
         case when type = any(%(opt_in)s) then array[type] else
              array[type, '*', split_part(type, '.', 1) || '.*', regexp_replace(type, '[^.]*$', '*')] end as names
-)
-insert into deliveries (id, event_id, event_type, team_id, job_id, endpoint_id, callback, queue_id, rung_at)
-select uuid7(), t.id, t.type, t.team_id, t.job_id, t.endpoint_id, t.callback, coalesce(t.endpoint_id,
-       md5(t.team_id || chr(10) || lower(substring(t.callback_url from '^[^:]+://[^/?#]+')))::uuid), app_now()
-  from (
+), targets as (
     select e.*, w.id as endpoint_id, null::text as callback, null::text as callback_url
       from recorded e join webhook_endpoints w on w.team_id = e.team_id
      where w.status = 'active' and w.events && e.names
@@ -38,15 +34,22 @@ select uuid7(), t.id, t.type, t.team_id, t.job_id, t.endpoint_id, t.callback, co
     union all
     select e.*, null::uuid, 'call', c.callback_url from recorded e join calls c on c.id = e.subject_id
      where c.callback_url is not null and c.callback_events && e.names
-  ) t
-returning id
+)
+insert into deliveries (id, event_id, event_type, team_id, job_id, endpoint_id, callback, queue_id, state, last_error)
+select uuid7(), t.id, t.type, t.team_id, t.job_id, t.endpoint_id, t.callback, t.queue_id,
+       case when q.is_full then 'discarded' else 'pending' end, case when q.is_full then 'queue_full' end
+  from (select *, coalesce(endpoint_id, md5(team_id || chr(10) ||
+               lower(substring(callback_url from '^[^:]+://[^/?#]+')))::uuid) as queue_id from targets) t
+  left join delivery_queues q on q.id = t.queue_id
+returning queue_id, state
 """
 
 
 async def record(tx: Tx, facts: Sequence[Event]) -> list[UUID]:
-    """Write events and one delivery for each active subscribed endpoint and callback; the deliveries' ids, to be rung.
+    """Write events and one delivery for each active subscribed endpoint and callback; the queues to be rung.
 
     Comes after the rows the events are about. A sequence number used twice for a job violates its unique index.
+    What a full queue is not to take is kept as `discarded`.
     """
     if not facts:
         return []
@@ -62,4 +65,4 @@ async def record(tx: Tx, facts: Sequence[Event]) -> list[UUID]:
         "opt_in": list(OPT_IN),
         "lock": LOG_LOCK,
     }
-    return [row.id for row in await hot(tx, RECORD, values)]
+    return list({row.queue_id: None for row in await hot(tx, RECORD, values) if row.state == "pending"})

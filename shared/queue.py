@@ -108,11 +108,11 @@ class Bell:
 
 
 def joined(messages: Iterable[Message]) -> list[Message]:
-    """The same ids in as few messages as MAX_IDS allows; what is published has no such limit."""
+    """The same ids, each once, in as few messages as MAX_IDS allows; what is published has no such limit."""
     ids: dict[type[Message], list[UUID]] = {}
     for message in messages:
         ids.setdefault(type(message), []).extend(message.ids)
-    return [message for kind, all_ in ids.items() for message in _split(kind, all_)]
+    return [message for kind, all_ in ids.items() for message in _split(kind, list(dict.fromkeys(all_)))]
 
 
 def _split(kind: type[Message], ids: list[UUID]) -> list[Message]:

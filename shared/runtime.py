@@ -1,4 +1,4 @@
-"""What a use case needs from its process: settings, database, Redis, the bell, the sealer and the price map."""
+"""What a use case needs from its process: settings, database, Redis, the bell, the sealer, prices, the resolver."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from shared.credentials import Sealer
 from shared.db import Database
+from shared.egress import Lookup, system_lookup
 from shared.prices import PriceMap
 from shared.queue import Bell, Ring
 from shared.settings import Settings
@@ -16,7 +17,10 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Made once in each `main` and passed on; holds no state of its own."""
+    """Made once in each `main` and passed on; holds no state of its own.
+
+    lookup: resolves the hosts of URLs that customers give.
+    """
 
     settings: Settings
     db: Database
@@ -24,6 +28,7 @@ class Runtime:
     ring: Ring
     sealer: Sealer
     prices: PriceMap
+    lookup: Lookup = system_lookup
 
 
 def redis_client(url: str, *, timeout_s: float = 1.0) -> Redis:

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     worker_pids_file: Path | None = None
     worker_threads: int = Field(default=8, ge=1)
     calls_in_flight: int = Field(default=1000, ge=1)
-    deliveries_in_flight: int = Field(default=100, ge=1)
+    deliveries_in_flight: int = Field(default=1000, ge=1)
     lease_s: float = Field(default=30, gt=0)
     sweep_s: float = Field(default=5, gt=0)
     rering_s: float = Field(default=5, gt=0)
@@ -89,6 +89,10 @@ class Settings(BaseSettings):
         5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400,
     )  # fmt: skip
     """Delays between the ten tries of a delivery; each is spread by ± 20 %."""
+    webhook_disable_after_s: float = Field(default=432_000, gt=0)
+    """An endpoint whose every attempt failed for so long is disabled."""
+    webhook_queue_limit: int = Field(default=100_000, ge=1)
+    """Deliveries that may wait for one receiver; beyond, new ones are discarded."""
 
     event_retention_days: int = Field(default=30, ge=1)
     delivery_retention_days: int = Field(default=30, ge=5, le=90)

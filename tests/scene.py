@@ -1,7 +1,7 @@
 """A Waybill in one process: the app on the real servers, and a worker's calls on a provider that answers as told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from api.app import create_app
 from shared.calls import Claimed
 from shared.closing import Usage
 from shared.db import Database
-from shared.messages import Ended, Message, RunCalls, Stop
+from shared.messages import Deliver, Ended, Message, RunCalls, Stop
 from shared.runtime import Runtime
 from shared.states import Outcome
 from tests.api import conform
@@ -179,7 +179,10 @@ class Team:
 
 @dataclass
 class Scene:
-    """rung: every message. With `live` set a bell is heard at once, as by a worker and an api of their own."""
+    """rung: every message. With `live` set a bell is heard at once, as by a worker and an api of their own.
+
+    deliver: what hears bells for deliveries, while there is one (tests/sending.py).
+    """
 
     rt: Runtime
     api: Api
@@ -189,6 +192,7 @@ class Scene:
     worker: Calls
     rung: list[Message]
     live: bool = False
+    deliver: Callable[[Sequence[UUID]], Awaitable[None]] | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def ring(self, message: Message) -> None:
@@ -198,13 +202,18 @@ class Scene:
         if not self.live:
             return
         if isinstance(message, RunCalls):
-            task = asyncio.create_task(self.work(message.ids))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.start(self.work(message.ids))
+        elif isinstance(message, Deliver) and self.deliver is not None:
+            self.start(self.deliver(message.ids))
         elif isinstance(message, Ended):
             self.app.state.desk.waiters.wake(message.ids)
         elif isinstance(message, Stop):
             self.worker.cancel(message.ids)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def work(self, call_ids: Any) -> list[Claimed]:
         """Claim these calls and run what was won to its close."""

@@ -1,11 +1,11 @@
-"""The actor table: which message runs what. An actor waits for room, claims, starts the tasks and returns: early ack.
+"""The actor table: which message is for whom. An actor waits for room, hands its ids over and returns: early ack.
 
-From then on the lease protects the work, not Dramatiq's message.
+From then on the row and its lease protect the work, not Dramatiq's message.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Protocol
 from uuid import UUID
 
 import dramatiq
@@ -14,34 +14,47 @@ from shared import log
 from shared.messages import Deliver, RunCalls
 from shared.queue import encode
 from workers.broker import WakefulBroker
-from workers.pool import Pool
 
 logger = log.get(__name__)
 
 CLAIM_TIMEOUT_S = 30
 
+
+class Taker(Protocol):
+    """Who works on the ids of a message: `has_room` and `reserve` are called from threads, `take` on the loop."""
+
+    def has_room(self) -> bool:
+        """Whether a message should be fetched at all."""
+
+    def reserve(self, slots: int) -> bool:
+        """Wait for room; False when nothing more is taken."""
+
+    async def take(self, ids: Sequence[UUID]) -> None:
+        """Start on them."""
+
+
 ACTORS: tuple[type[RunCalls] | type[Deliver], ...] = (RunCalls, Deliver)
 
 
-def create_broker(url: str, loop: asyncio.AbstractEventLoop, pools: Mapping[str, Pool[Any]]) -> WakefulBroker:
-    """The broker with one actor per message; pools: actor name to the pool that runs what its ids stand for."""
-    broker = WakefulBroker(url, {kind.queue: pools[kind.actor].has_room for kind in ACTORS})
+def create_broker(url: str, loop: asyncio.AbstractEventLoop, takers: Mapping[str, Taker]) -> WakefulBroker:
+    """The broker with one actor per message; takers: by actor name."""
+    broker = WakefulBroker(url, {kind.queue: takers[kind.actor].has_room for kind in ACTORS})
     for kind in ACTORS:
         declare = dramatiq.actor(broker=broker, actor_name=kind.actor, queue_name=kind.queue)
-        declare(_actor(kind, pools[kind.actor], broker, loop))
+        declare(_actor(kind, takers[kind.actor], broker, loop))
     return broker
 
 
 def _actor(
-    kind: type[RunCalls] | type[Deliver], pool: Pool[Any], broker: WakefulBroker, loop: asyncio.AbstractEventLoop
+    kind: type[RunCalls] | type[Deliver], taker: Taker, broker: WakefulBroker, loop: asyncio.AbstractEventLoop
 ) -> Callable[[Sequence[str]], None]:
     def act(hex_ids: Sequence[str]) -> None:
         ids = [UUID(hex=hex_id) for hex_id in hex_ids]
-        if not pool.reserve(len(ids)):
+        if not taker.reserve(len(ids)):
             broker.enqueue(encode(kind(ids=tuple(ids))))
             return
         try:
-            asyncio.run_coroutine_threadsafe(pool.take(ids), loop).result(timeout=CLAIM_TIMEOUT_S)
+            asyncio.run_coroutine_threadsafe(taker.take(ids), loop).result(timeout=CLAIM_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - the rows are untouched; the sweeper rings them again
             logger.warning("claim_failed", actor=kind.actor, ids=len(ids), error=type(error).__name__)
 

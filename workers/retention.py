@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from shared import admin_sessions, idempotency, log, login_failures, payloads
+from shared import admin_sessions, delivery_retention, event_log, idempotency, log, login_failures, payloads
 from shared.db import Tx
 from shared.runtime import Runtime
 
@@ -11,19 +11,25 @@ logger = log.get(__name__)
 STEP = 500
 MOST_STEPS = 100
 EVERY_S = 60.0
+EVENTS = 2000
+"""Events that one step looks at."""
 
 
-async def delete_expired(rt: Runtime) -> dict[str, int]:
+async def delete_expired(rt: Runtime, *, events_at_once: int = EVENTS) -> dict[str, int]:
     """One round over everything that expires. Returns how many rows each step deleted."""
     days = rt.settings.payload_retention_days
+    delivery_days = rt.settings.delivery_retention_days
     steps: Mapping[str, Callable[[Tx], Awaitable[int]]] = {
         "idempotency_keys": lambda tx: idempotency.delete_expired(tx, limit=STEP),
         "admin_sessions": lambda tx: admin_sessions.delete_expired(tx, limit=STEP),
         "login_failures": lambda tx: login_failures.delete_old(tx, limit=STEP),
         "unstored_payloads": lambda tx: payloads.erase_unstored(tx, limit=STEP),
         "old_payloads": lambda tx: payloads.erase_old(tx, days=days, limit=STEP),
+        "delivery_attempts": lambda tx: delivery_retention.delete_attempts(tx, days=delivery_days, limit=STEP),
+        "deliveries": lambda tx: delivery_retention.delete_final(tx, days=delivery_days, limit=STEP),
     }
     deleted = {name: await _all(rt, step) for name, step in steps.items()}
+    deleted["events"] = await _events(rt, events_at_once)
     if any(deleted.values()):
         logger.info("expired", **{name: count for name, count in deleted.items() if count})
     return deleted
@@ -37,4 +43,17 @@ async def _all(rt: Runtime, step: Callable[[Tx], Awaitable[int]]) -> int:
         total += found
         if found < STEP:
             break
+    return total
+
+
+async def _events(rt: Runtime, limit: int) -> int:
+    """Each step goes on where the one before ended: an event that is still to be delivered holds up no other."""
+    total, after = 0, 0
+    for _ in range(MOST_STEPS):
+        async with rt.db.hot_transaction() as tx:
+            step = await event_log.delete_old(tx, after=after, days=rt.settings.event_retention_days, limit=limit)
+        total += step.count
+        if step.after is None:
+            break
+        after = step.after
     return total

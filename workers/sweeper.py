@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from shared import attempts, clock, closing, deletion, deliveries, ids, jobs, ledger, log, redis_keys, waiting_calls
+from shared import (
+    attempts,
+    clock,
+    closing,
+    deletion,
+    delivery_queues,
+    ids,
+    jobs,
+    ledger,
+    log,
+    redis_keys,
+    waiting_calls,
+)
 from shared.closing import Report
 from shared.db import is_down
 from shared.ending import End, end_job, ring
@@ -23,6 +35,7 @@ logger = log.get(__name__)
 STEP = 100
 MOST_STEPS = 100
 MOST_BELLS = 2000
+MOST_QUEUE_MESSAGES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +60,12 @@ class Sweep:
             self.orphaned_attempts,
             self.stale_holds,
             self.lost_bells,
-            self.due_deliveries,
             self.due_refills,
         )
         found = {}
         for step in steps:
             try:
-                once = step in (self.lost_bells, self.due_deliveries)
-                found[step.__name__] = await (step() if once else _repeated(step))
+                found[step.__name__] = await (step() if step == self.lost_bells else _repeated(step))
             except Exception as error:
                 logger.warning("sweep_step_failed", step=step.__name__, error=type(error).__name__, exc_info=error)
         if any(found.values()):
@@ -160,9 +171,11 @@ class Sweep:
         return len(lost)
 
     async def due_deliveries(self) -> int:
-        """Webhook deliveries whose next try is due."""
+        """Queues in which a delivery is due; beyond MOST_QUEUE_MESSAGES waiting nothing is added."""
+        if await self.rt.redis.llen(redis_keys.queue(Deliver.queue)) > MOST_QUEUE_MESSAGES:
+            return 0
         async with self.rt.db.hot_statement() as tx:
-            due = await deliveries.due(tx, limit=MOST_BELLS, rering_s=self.rt.settings.rering_s)
+            due = await delivery_queues.due(tx)
         self.rt.ring(Deliver(ids=tuple(due)))
         return len(due)
 

@@ -6,6 +6,7 @@ python -m workers.timer
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import psycopg
 
@@ -15,7 +16,8 @@ from shared.messages import RunCalls
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
-from workers import retention
+from workers import failing_endpoints, progress, replays, retention
+from workers.progress import Progress
 from workers.sweeper import Sweep
 
 logger = log.get(__name__)
@@ -25,8 +27,20 @@ RETRY_S = 0.5
 LEADER_SILENT = "5s"
 """After this long without a word from the leader Postgres frees its lock: a frozen leader must not stop all sweeps."""
 
+DUE_EVERY_S = 1.0
+"""How late the next try of a delivery, or one whose bell was lost, may be."""
+
 DISPATCH_WINDOW = 256
 """Rung calls that may wait for a worker; the rest stays in Postgres, where teams take turns."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Work that the leader repeats, `every_s` seconds after its last end, and what follows when it went well."""
+
+    every_s: float
+    work: Callable[[], Awaitable[object]]
+    done: Callable[[], None] = lambda: None
 
 
 async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
@@ -64,13 +78,8 @@ async def _lead_on(
         if stopping.is_set():
             return
     logger.info("leading")
-    sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     lost = asyncio.create_task(_until_lost(connection))
-    loops = [
-        asyncio.create_task(_every(rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt))),
-        asyncio.create_task(_every(rt.settings.dispatch_s, lambda: dispatch(rt))),
-        asyncio.create_task(_every(retention.EVERY_S, lambda: retention.delete_expired(rt))),
-    ]
+    loops = [asyncio.create_task(_every(step.every_s, step.work, step.done)) for step in _steps(rt)]
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({lost, stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,6 +87,22 @@ async def _lead_on(
         for task in (lost, stopped, *loops):
             task.cancel()
         await asyncio.gather(lost, stopped, *loops, return_exceptions=True)
+
+
+def _steps(rt: Runtime) -> list[Step]:
+    """The table of all that the leader does."""
+    sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
+    return [
+        Step(rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt)),
+        Step(rt.settings.dispatch_s, lambda: dispatch(rt)),
+        Step(DUE_EVERY_S, sweep.due_deliveries),
+        Step(retention.EVERY_S, lambda: retention.delete_expired(rt)),
+        Step(progress.EVERY_S, Progress(rt).run),
+        Step(replays.EVERY_S, lambda: replays.advance(rt)),
+        Step(failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
+        Step(failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
+        Step(failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),
+    ]
 
 
 async def _locked(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
@@ -91,9 +116,7 @@ async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -
         await asyncio.sleep(RETRY_S)
 
 
-async def _every(
-    interval_s: float, work: Callable[[], Awaitable[object]], done: Callable[[], None] = lambda: None
-) -> None:
+async def _every(interval_s: float, work: Callable[[], Awaitable[object]], done: Callable[[], None]) -> None:
     while True:
         try:
             async with asyncio.timeout(30):
@@ -125,7 +148,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_, stopping.set)
-    async with open_runtime(settings, name="waybill-timer", pool=4) as rt:
+    async with open_runtime(settings, name="waybill-timer", pool=6) as rt:
         await lead(rt, stopping)
 
 

@@ -7,7 +7,6 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Thread
-from typing import Any
 from uuid import UUID
 
 import redis
@@ -17,14 +16,15 @@ from shared import log, redis_keys, tasks
 from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
-from workers import webhooks
 from workers.app import create_broker
 from workers.calls import Calls
+from workers.delivery_loop import DeliveryLoop
 from workers.lease import Renewer
 from workers.pool import Fence, LoopLag, Pool
 from workers.provider import Provider
 from workers.watchdog import Watchdog
 from workers.webhook_http import WebhookSender
+from workers.webhooks import Deliverer
 
 logger = log.get(__name__)
 
@@ -57,12 +57,7 @@ async def _work(rt: Runtime, provider: Provider, sender: WebhookSender, stopping
     loop, settings, name, lag = asyncio.get_running_loop(), rt.settings, name_of_this(), LoopLag()
     calls = Calls(rt, provider, name)
     pool = Pool(limit=settings.calls_in_flight, lag=lag, claim=calls.claim, run=calls.run)
-    deliveries: Pool[Any] = Pool(
-        limit=settings.deliveries_in_flight,
-        lag=lag,
-        claim=partial(webhooks.claim, rt, worker=name),
-        run=partial(webhooks.run, rt, sender),
-    )
+    deliveries = DeliveryLoop(rt, Deliverer.of(rt, sender), name)
     broker = create_broker(settings.redis_url, loop, {RunCalls.actor: pool, Deliver.actor: deliveries})
     worker = Worker(broker, worker_timeout=1000, worker_threads=settings.worker_threads)
     # A full calls pool may block this many threads; the others stay free for deliveries.

@@ -3,33 +3,28 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import httpx
 
 from shared import egress
+from shared.egress_lookup import RecentLookups
 from shared.settings import VERSION, Network
+from workers import webhook_line
+from workers.webhook_line import MAX_KEPT_BYTES, Line, Reply
+from workers.webhook_lines import KEEPALIVE_S, MAX_IDLE_LINES, Lines
 
 USER_AGENT = f"Waybill/{VERSION}"
 CONNECT_TIMEOUT_S = 5.0
+"""For TCP and TLS to one address."""
 BODY_TIMEOUT_S = 5.0
 """For reading the answer's body, after its head came in time."""
-MAX_BODY_BYTES = 20_000
-MAX_KEPT_BYTES = 1_000
 MAX_TEXT = 200
-
-KEEPALIVE_S = 2.0
-"""Below what servers commonly keep open: a connection that they close while we write is a failed attempt."""
-MAX_IDLE_LINES = 100
 MAX_ADDRESSES_TRIED = 3
-
-Key = tuple[str, str, int, str]
-"""Scheme, name, port, address. TLS was checked for the name, so no other name may use the connection."""
-
-NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
+MAX_HEADERS = 50
+MAX_HEADER_VALUE = 500
+MAX_HEADER_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +32,9 @@ class Answer:
     """What came of one POST. `status` when a head came; `error_class` when it failed or is no 2xx.
 
     error_class: dns, url_refused, connect, tls, timeout, protocol, body_too_slow, status.
+    dns_ms, connect_ms (TCP and TLS; None on a kept connection), first_byte_ms (from the request sent): each a stretch
+    of its own; None for one that did not end. duration_ms: all, with the body.
+    response_headers: of a head, at most 50, names in lower case, values at most 500 characters.
     """
 
     duration_ms: int
@@ -46,10 +44,35 @@ class Answer:
     head: str | None = None
     retry_after: str | None = None
     abort: bool = False
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+    first_byte_ms: int | None = None
+    response_headers: dict[str, str] | None = None
+    redirect_target: str | None = None
 
 
 class _Failed(Exception):
     """The attempt ended without a head; arguments: class and text."""
+
+
+@dataclass(slots=True)
+class _Clock:
+    """The stretches of one attempt, in ms, as far as it came."""
+
+    started: float = field(default_factory=time.monotonic)
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that was sent: where to, on which line, when, and what comes back."""
+
+    target: egress.Target
+    address: str
+    line: Line
+    reply: Reply
+    at: float
 
 
 class WebhookSender:
@@ -60,168 +83,192 @@ class WebhookSender:
         networks: Sequence[Network],
         *,
         http: bool,
-        lookup: egress.Lookup = egress.system_lookup,
+        lookup: egress.Lookup | None = None,
         tls: ssl.SSLContext | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_lines: int = MAX_IDLE_LINES,
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         self._networks = tuple(networks)
         self._http = http
-        self._lookup = lookup
+        self._lookup = lookup or RecentLookups(egress.system_lookup)
         self._tls = tls or httpx.create_ssl_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
         self._body_timeout_s = body_timeout_s
-        self._idle_lines = idle_lines
-        self._idle: dict[Key, list[httpx.AsyncHTTPTransport]] = {}
+        self._lines = Lines(idle_lines, keepalive_s)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, timeout_s: float) -> Answer:
         """One POST; never raises for what a receiver, a name or a network does.
 
-        timeout_s: over DNS, connect, TLS, send and the answer's head together.
+        headers: names in lower case. timeout_s: over DNS, connect, TLS, send and the answer's head together.
         """
-        started = time.monotonic()
+        watch = _Clock()
         try:
-            async with asyncio.timeout(timeout_s) as deadline, self._head(url, headers, body) as response:
-                deadline.reschedule(None)
-                return await self._answer(response, started)
+            async with asyncio.timeout(timeout_s):
+                asked = await self._head(url, headers, body, watch)
         except _Failed as failed:
             error_class, error = failed.args
         except TimeoutError:
             error_class, error = "timeout", f"no answer within {timeout_s:g} s"
-        return Answer(duration_ms=_ms_since(started), error_class=error_class, error=error)
+        else:
+            return await self._answer(asked, watch)
+        return Answer(
+            duration_ms=_ms_since(watch.started),
+            error_class=error_class,
+            error=error,
+            dns_ms=watch.dns_ms,
+            connect_ms=watch.connect_ms,
+        )
 
     async def close(self) -> None:
         """Close the kept connections."""
-        await self._close_beyond(0)
+        await self._lines.close()
 
-    @asynccontextmanager
-    async def _head(self, url: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[httpx.Response]:
+    async def _head(self, url: str, headers: Mapping[str, str], body: bytes, watch: _Clock) -> _Asked:
+        """Ask, on a kept line if there is one, and wait for the head. Raises _Failed."""
+        target = await self._target(url)
+        watch.dns_ms = _ms_since(watch.started)
+        request = _request(target, headers, body)
+        addresses = target.addresses[:MAX_ADDRESSES_TRIED]
+        kept = self._kept(target, addresses)
+        if kept is not None:
+            asked = await self._ask(target, kept[0], kept[1], request)
+            if asked.reply.status is not None or asked.reply.first_byte_at is not None:
+                return _headed(asked)
+            addresses = (kept[0],)  # the receiver had closed it: nobody's failure
+        address, line = await self._connect(target, addresses, watch)
+        return _headed(await self._ask(target, address, line, request))
+
+    async def _target(self, url: str) -> egress.Target:
         try:
-            target = await egress.resolve(url, self._networks, http=self._http, lookup=self._lookup)
+            return await egress.resolve(url, self._networks, http=self._http, lookup=self._lookup)
         except egress.UrlRefused as refused:
             raise _Failed("url_refused", refused.reason) from None
         except egress.NotResolved:
             raise _Failed("dns", "the host name does not resolve") from None
-        addresses = target.addresses[:MAX_ADDRESSES_TRIED]
+
+    def _kept(self, target: egress.Target, addresses: Sequence[str]) -> tuple[str, Line] | None:
         for address in addresses:
-            async with self._line(target, address) as line:
-                try:
-                    response = await line.handle_async_request(_request(target, address, headers, body))
-                except httpx.TransportError as error:
-                    if address != addresses[-1] and isinstance(error, NO_CONNECTION) and not _tls_error(error):
-                        continue
-                    raise _failure(error) from None
-                try:
-                    yield response
-                finally:
-                    await response.aclose()
-                return
+            line = self._lines.take(target, address)
+            if line is not None:
+                return address, line
+        return None
 
-    @asynccontextmanager
-    async def _line(self, target: egress.Target, address: str) -> AsyncIterator[httpx.AsyncHTTPTransport]:
-        """A line of its own for one request: an idle one to this address of this name, else a new one."""
-        key = (target.scheme, target.host, target.port, address)
-        idle = self._idle.get(key)
-        line = idle.pop() if idle else self._new_line()
+    async def _connect(self, target: egress.Target, addresses: Sequence[str], watch: _Clock) -> tuple[str, Line]:
+        """Connect to the first address that answers. Raises _Failed."""
+        tls = self._tls if target.scheme == "https" else None
+        started = time.monotonic()
+        failed = _Failed("connect", "connection refused or unreachable")
+        for address in addresses:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    line = await webhook_line.connect(address, target.port, tls=tls, name=target.host)
+            except TimeoutError:
+                failed = _Failed("timeout", f"no connection within {CONNECT_TIMEOUT_S:g} s")
+            except ssl.SSLError as error:
+                raise _tls_failure(error) from None
+            except OSError:
+                failed = _Failed("connect", "connection refused or unreachable")
+            else:
+                watch.connect_ms = _ms_since(started)
+                return address, line
+        raise failed
+
+    async def _ask(self, target: egress.Target, address: str, line: Line, request: bytes) -> _Asked:
+        """Send, and wait for the head or the connection's end; a line whose head is not waited for is closed."""
+        asked = _Asked(target, address, line, line.ask(request), time.monotonic())
         try:
-            yield line
-        finally:
-            self._idle.setdefault(key, []).append(line)
-            await self._close_beyond(self._idle_lines)
+            await asked.reply.head
+        except asyncio.CancelledError:
+            line.abort()
+            raise
+        return asked
 
-    def _new_line(self) -> httpx.AsyncHTTPTransport:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
-        return httpx.AsyncHTTPTransport(verify=self._tls, limits=limits)
-
-    async def _close_beyond(self, most: int) -> None:
-        """Close idle lines, those to whom nothing was sent longest first."""
-        self._idle = {key: lines for key, lines in self._idle.items() if lines}
-        while sum(map(len, self._idle.values())) > most:
-            key = next(key for key, lines in self._idle.items() if lines)
-            await self._idle[key].pop(0).aclose()
-
-    async def _answer(self, response: httpx.Response, started: float) -> Answer:
-        ok = 200 <= response.status_code < 300
-        error_class, error = (None, None) if ok else ("status", _status_text(response))
-        kept = bytearray()
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                await _read(response, kept)
-        except TimeoutError:
+    async def _answer(self, asked: _Asked, watch: _Clock) -> Answer:
+        reply = asked.reply
+        slow = not reply.body.done() and not await self._body(asked)
+        self._lines.give(asked.target, asked.address, asked.line)
+        status = reply.status or 0
+        headers = _shown(reply.headers)
+        location = headers.get("location") if 300 <= status < 400 else None
+        error_class, error = (None, None) if 200 <= status < 300 else ("status", _status_text(status, location))
+        if slow:
             error_class, error = "body_too_slow", f"the answer's body took longer than {self._body_timeout_s:g} s"
-        except httpx.TransportError:
-            pass  # the head said it all; what was read is kept
         return Answer(
-            duration_ms=_ms_since(started),
-            status=response.status_code,
+            duration_ms=_ms_since(watch.started),
+            status=status,
             error_class=error_class,
             error=error,
-            head=_text(bytes(kept)),
-            retry_after=response.headers.get("retry-after"),
-            abort=response.headers.get("webhook-delivery", "").strip().lower() == "abort-message",
+            head=_text(reply.kept),
+            retry_after=headers.get("retry-after"),
+            abort=headers.get("webhook-delivery", "").strip().lower() == "abort-message",
+            dns_ms=watch.dns_ms,
+            connect_ms=watch.connect_ms,
+            first_byte_ms=round(((reply.first_byte_at or asked.at) - asked.at) * 1000),
+            response_headers=dict(list(headers.items())[:MAX_HEADERS]),
+            redirect_target=location,
         )
 
-
-def _request(target: egress.Target, address: str, headers: Mapping[str, str], body: bytes) -> httpx.Request:
-    """The name goes into Host and SNI, the address into the URL: nothing below resolves anything.
-
-    headers: names in lower case.
-    """
-    return httpx.Request(
-        "POST",
-        httpx.URL(scheme=target.scheme, host=address, port=target.port, raw_path=target.path.encode()),
-        headers={
-            "accept": "*/*",
-            **headers,
-            "host": target.authority,
-            "user-agent": USER_AGENT,
-            "accept-encoding": "identity",
-            "content-type": "application/json",
-        },
-        content=body,
-        extensions={"sni_hostname": target.host, "timeout": {"connect": CONNECT_TIMEOUT_S}},
-    )
+    async def _body(self, asked: _Asked) -> bool:
+        """Whether the body ended in time; the line of one that did not is closed."""
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                await asked.reply.body
+        except TimeoutError:
+            asked.line.abort()
+            return False
+        except asyncio.CancelledError:
+            asked.line.abort()
+            raise
+        return True
 
 
-async def _read(response: httpx.Response, kept: bytearray) -> None:
-    """Read at most MAX_BODY_BYTES, keep the first MAX_KEPT_BYTES; what is longer is cut off with its connection."""
-    left = MAX_BODY_BYTES
-    async with aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as chunks:
-        async for chunk in chunks:
-            kept += chunk[: MAX_KEPT_BYTES - len(kept)]
-            left -= len(chunk)
-            if left <= 0:
-                return
+def _request(target: egress.Target, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The name goes into Host and SNI, the address only into the connection: nothing below resolves anything."""
+    sent = {
+        "accept": "*/*",
+        **headers,
+        "host": target.authority,
+        "user-agent": USER_AGENT,
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+    }
+    lines = [f"POST {target.path} HTTP/1.1", *[f"{name}: {value}" for name, value in sent.items()]]
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(sent) or head.count("\r") != len(sent) or "\0" in head:
+        raise _Failed("protocol", "a header of the endpoint cannot be sent")
+    return b"%b\r\n\r\n%b" % (head.encode(errors="replace"), body)
 
 
-def _failure(error: httpx.TransportError) -> _Failed:
-    tls = _tls_error(error)
-    if tls is not None:
-        return _Failed(
-            "tls", _text(f"TLS: {getattr(tls, 'verify_message', '') or tls.reason or 'failed'}".encode(), MAX_TEXT)
-        )
-    if isinstance(error, httpx.ConnectTimeout):
-        return _Failed("timeout", f"no connection within {CONNECT_TIMEOUT_S:g} s")
-    if isinstance(error, httpx.ConnectError):
-        return _Failed("connect", "connection refused or unreachable")
-    if isinstance(error, httpx.TimeoutException):
-        return _Failed("timeout", "timed out")
-    return _Failed("protocol", "the connection ended without an answer, or the answer is not HTTP")
+def _headed(asked: _Asked) -> _Asked:
+    """The same when its head came. Raises _Failed."""
+    if asked.reply.status is not None:
+        return asked
+    asked.line.abort()
+    error = asked.reply.head.result()
+    if isinstance(error, ssl.SSLError):
+        raise _tls_failure(error)
+    raise _Failed("protocol", "the connection ended without an answer, or the answer is not HTTP")
 
 
-def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+def _tls_failure(error: ssl.SSLError) -> _Failed:
+    why = getattr(error, "verify_message", "") or error.reason or "failed"
+    return _Failed("tls", _text(f"TLS: {why}".encode(), MAX_TEXT))
 
 
-def _status_text(response: httpx.Response) -> str:
-    location = response.headers.get("location")
-    if 300 <= response.status_code < 400 and location:
-        return _text(f"answered {response.status_code}, not followed: {location}".encode(), MAX_TEXT)
-    return f"answered {response.status_code}"
+def _shown(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By name in lower case; one that came several times is joined with commas."""
+    shown: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name = _text(raw_name, MAX_HEADER_NAME).lower()
+        value = _text(raw_value, MAX_HEADER_VALUE)
+        shown[name] = f"{shown[name]}, {value}"[:MAX_HEADER_VALUE] if name in shown else value
+    return shown
+
+
+def _status_text(status: int, location: str | None) -> str:
+    return f"answered {status}, not followed: {location}"[:MAX_TEXT] if location else f"answered {status}"
 
 
 def _text(raw: bytes, most: int = MAX_KEPT_BYTES) -> str:

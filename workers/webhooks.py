@@ -1,33 +1,32 @@
-"""Deliver webhooks: claim, send with no transaction open, record what came of it and when to try again."""
+"""Deliver webhooks: sign, send with no transaction open, record what came of it and when to try again."""
 
-import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from uuid import UUID
 
 import orjson
 
-from shared import clock, deliveries, ids, log, signing
+from shared import clock, ids, log, signing
 from shared.credentials import CannotOpen
 from shared.deliveries import Delivery, Result
-from shared.messages import Deliver
 from shared.runtime import Runtime
 from shared.states import DeliveryState
-from workers.webhook_http import BODY_TIMEOUT_S, Answer, WebhookSender
+from workers.delivery_records import Ended, Records
+from workers.opened import Opened
+from workers.webhook_http import Answer, WebhookSender
 
 logger = log.get(__name__)
 
-LEASE_MARGIN_S = 5.0
 JITTER = 0.2
 THROTTLED = (429, 502, 503, 504)
 THROTTLED_WAIT_S = 60.0
-SELF_RING_S = 30.0
-AFTER_DUE_S = 0.05
-"""A bell rung early finds nothing due; Postgres's clock and ours differ by less than this over SELF_RING_S."""
+HIDDEN = "…"
+TEST = "test"
+OURS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent"})
+"""Headers that are shown in the log as they were sent; besides `waybill-*`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,69 +38,107 @@ class Next:
     gone: bool = False
 
 
-async def claim(rt: Runtime, delivery_ids: Sequence[UUID], worker: str) -> list[Delivery]:
-    """Lease those of these deliveries that are due; `run` each one returned."""
-    lease_s = max(rt.settings.lease_s, rt.settings.webhook_timeout_s + BODY_TIMEOUT_S + LEASE_MARGIN_S)
-    async with rt.db.hot_statement() as tx:
-        return await deliveries.claim(tx, delivery_ids, lease_s=lease_s, worker=worker)
+@dataclass(frozen=True, kw_only=True)
+class Deliverer:
+    """What sending needs besides a delivery: one per process."""
+
+    rt: Runtime
+    sender: WebhookSender
+    records: Records
+    opened: Opened
+
+    @classmethod
+    def of(cls, rt: Runtime, sender: WebhookSender) -> "Deliverer":
+        """A deliverer with records and opened secrets of its own."""
+        return cls(rt=rt, sender=sender, records=Records(rt), opened=Opened(rt.sealer))
 
 
-async def run(rt: Runtime, sender: WebhookSender, delivery: Delivery) -> None:
+async def deliver(by: Deliverer, delivery: Delivery) -> Answer:
     """Send one claimed delivery and record it. Dying in between sends it again, with the same webhook-id."""
     started_at = clock.now()
-    answer = await _send(rt, sender, delivery)
-    next_ = after(answer, tries=delivery.attempt_count + 1, schedule_s=rt.settings.webhook_retry_schedule_s)
-    self_rung = next_.retry_in_s is not None and next_.retry_in_s <= SELF_RING_S
+    headers: Mapping[str, str] = {}
+    if delivery.body is None:
+        answer = Answer(duration_ms=0, error_class="secret", error="the event is no longer kept")
+        next_ = Next(state=DeliveryState.DISCARDED)
+    else:
+        headers, answer = await _send(by, delivery, delivery.body.encode())
+        next_ = _next(by.rt, delivery, answer)
     result = Result(
         id=delivery.id,
         attempt=delivery.attempt,
+        trigger=delivery.trigger,
         state=next_.state,
         started_at=started_at,
         duration_ms=answer.duration_ms,
+        dns_ms=answer.dns_ms,
+        connect_ms=answer.connect_ms,
+        first_byte_ms=answer.first_byte_ms,
         status=answer.status,
         error_class=answer.error_class,
         error=answer.error,
+        request_headers=_shown(headers),
+        response_headers=answer.response_headers,
         response_head=answer.head,
+        redirect_target=answer.redirect_target,
         retry_in_s=next_.retry_in_s,
-        self_rung=self_rung,
-        gone=next_.gone,
     )
-    async with rt.db.hot_statement() as tx:
-        recorded = await deliveries.record(tx, result)
-    if recorded.disabled:
-        logger.warning("endpoint_disabled", endpoint_id=str(delivery.endpoint_id), team_id=delivery.team_id)
-    if recorded.ours and self_rung and next_.retry_in_s is not None:
-        wait_s = next_.retry_in_s + AFTER_DUE_S
-        asyncio.get_running_loop().call_later(wait_s, rt.ring, Deliver(ids=(delivery.id,)))
+    await by.records.add(Ended(delivery=delivery, result=result, gone=next_.gone))
+    return answer
 
 
-async def _send(rt: Runtime, sender: WebhookSender, delivery: Delivery) -> Answer:
-    body = delivery.body.encode()
+def _next(rt: Runtime, delivery: Delivery, answer: Answer) -> Next:
+    tries = delivery.attempt_count - delivery.schedule_from + 1
+    schedule_s = rt.settings.webhook_retry_schedule_s if delivery.schedule_s is None else delivery.schedule_s
+    next_ = after(answer, tries=tries, schedule_s=() if delivery.trigger == TEST else schedule_s)
+    if delivery.trigger == TEST and next_.gone:
+        return Next(state=DeliveryState.EXHAUSTED)
+    return next_
+
+
+async def _send(by: Deliverer, delivery: Delivery, body: bytes) -> tuple[Mapping[str, str], Answer]:
     try:
-        headers = _headers(rt, delivery, body)
+        headers = _headers(by.opened, delivery, body)
     except (CannotOpen, ValueError) as error:
         logger.warning("secret_unusable", delivery_id=str(delivery.id), error=type(error).__name__)
-        return Answer(duration_ms=0, error_class="secret", error="our copy of the secret cannot be used")
-    return await sender.post(delivery.url, headers, body, timeout_s=rt.settings.webhook_timeout_s)
+        return {}, Answer(duration_ms=0, error_class="secret", error="our copy of the secret cannot be used")
+    timeout_s = by.rt.settings.webhook_timeout_s if delivery.timeout_s is None else delivery.timeout_s
+    return headers, await by.sender.post(delivery.url, headers, body, timeout_s=timeout_s)
 
 
-def _headers(rt: Runtime, delivery: Delivery, body: bytes) -> dict[str, str]:
+def _headers(opened: Opened, delivery: Delivery, body: bytes) -> dict[str, str]:
     """The endpoint's own headers first: ours win."""
     headers: dict[str, str] = {}
     if delivery.headers_sealed is not None:
         purpose = f"webhook_endpoints.headers:{delivery.endpoint_id}"
-        own: dict[str, str] = orjson.loads(rt.sealer.open(delivery.headers_sealed, purpose=purpose))
+        own: dict[str, str] = orjson.loads(opened.open(delivery.headers_sealed, purpose))
         headers |= {name.lower(): value for name, value in own.items()}
     if delivery.auth_header_sealed is not None:
         purpose = f"webhook_endpoints.auth_header:{delivery.endpoint_id}"
-        headers["authorization"] = rt.sealer.open(delivery.auth_header_sealed, purpose=purpose)
-    secret = rt.sealer.open(delivery.secret_sealed, purpose=delivery.secret_purpose)
+        headers["authorization"] = opened.open(delivery.auth_header_sealed, purpose)
     headers |= signing.headers(
-        [secret], message_id=ids.prefixed("evt", delivery.event_id), timestamp=int(time.time()), body=body
+        signing.chosen(_secrets(opened, delivery), delivery.signing),
+        message_id=ids.prefixed("evt", delivery.event_id),
+        timestamp=int(time.time()),
+        body=body,
     )
     headers["waybill-delivery-id"] = ids.prefixed("dlv", delivery.id)
     headers["waybill-attempt"] = str(delivery.attempt)
+    if delivery.replay_id is not None:
+        headers["waybill-replay"] = ids.prefixed("rpl", delivery.replay_id)
     return headers
+
+
+def _secrets(opened: Opened, delivery: Delivery) -> list[str]:
+    """The newest first, then the keys beside it."""
+    secrets = [opened.open(delivery.secret_sealed, delivery.secret_purpose)]
+    for key_id, sealed in zip(delivery.key_ids or (), delivery.keys_sealed or (), strict=True):
+        secrets.append(opened.open(sealed, f"webhook_keys.key:{key_id}"))
+    return secrets
+
+
+def _shown(headers: Mapping[str, str]) -> dict[str, str]:
+    """Request headers for the log: values that the customer gave us are not in it."""
+    return {name: value if name in OURS or name.startswith("waybill-") else HIDDEN for name, value in headers.items()}
 
 
 def after(answer: Answer, *, tries: int, schedule_s: Sequence[float]) -> Next:

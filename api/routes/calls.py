@@ -1,5 +1,6 @@
 """Calls: submit one and wait for it, read it, list a job's, cancel."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from api.replies import Reply
 from api.wire.call_answers import CallOut, CallResultOut, CallsOut, WaitingOut
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
-from shared import attempts, audit, calls, clock, closing, jobs
+from shared import attempts, audit, callback_states, calls, clock, closing, jobs
 from shared.calls import Call
 from shared.db import Tx
 from shared.ending import free_tokens, stop_streams
@@ -78,7 +79,8 @@ async def list_calls(rt: Runtime, caller: Caller, job_id: str, query: CallsQuery
             limit=query.limit,
             offset=query.offset,
         )
-    shown = [views.listed_call(call) for call in page]
+        told = await _callbacks(tx, job.id, page)
+    shown = [views.listed_call(call, told.get(call.id)) for call in page]
     body = {"calls": shown, "total": total, "limit": query.limit, "offset": query.offset}
     return Reply(body=body, headers=next_link(request, query, total))
 
@@ -120,4 +122,10 @@ async def _shown(rt: Runtime, caller: Caller, job_id: UUID, call_id: UUID) -> tu
 async def _read(tx: Tx, caller: Caller, job_id: UUID, call_id: UUID) -> tuple[dict[str, Any], bool]:
     call = await find_call(tx, job_id, str(call_id))
     tried = (await attempts.of_calls(tx, [call_id])).get(call_id, []) if caller.is_admin else None
-    return views.call_object(call, attempts=tried), call.completed_at is not None
+    told = await _callbacks(tx, job_id, [call])
+    return views.call_object(call, attempts=tried, callback=told.get(call.id)), call.completed_at is not None
+
+
+async def _callbacks(tx: Tx, job_id: UUID, page: Sequence[Call]) -> dict[UUID, dict[str, Any]]:
+    """The echo of each call that has a callback."""
+    return await callback_states.of_calls(tx, job_id, [call.id for call in page if call.callback_url is not None])

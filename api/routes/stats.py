@@ -86,6 +86,8 @@ async def read_dashboard(rt: Runtime) -> dict[str, int]:
         "callsInFlight": found.in_flight,
         "queueDepth": found.waiting,
         "webhooksFailing": found.webhooks_failing,
+        "webhooksDisabled": found.webhooks_disabled,
+        "circuitsOpen": found.circuits_open,
     }
 
 

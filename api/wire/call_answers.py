@@ -75,6 +75,15 @@ class CallResultOut(Answer):
     usage: CallUsage | None
 
 
+class CallbackOut(Answer):
+    """Where the events of a job or call are sent, and how far the latest delivery is."""
+
+    url: str
+    events: list[str]
+    state: str
+    last_status: int | None
+
+
 class CallFacts(Answer):
     """What is known of a call besides its answer."""
 
@@ -92,6 +101,7 @@ class CallFacts(Answer):
     call_metadata: Metadata | None
     payload_expired: bool
     error: CallError | None
+    callback: CallbackOut | None
 
 
 class AttemptOut(Answer):

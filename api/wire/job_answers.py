@@ -3,7 +3,7 @@
 from typing import Literal
 
 from api.wire.answers import Answer, Count, Metadata, Time, Usd
-from api.wire.call_answers import CallError, State
+from api.wire.call_answers import CallbackOut, CallError, State
 from shared.states import JobStatus
 
 Status = Literal[JobStatus.PENDING, JobStatus.IN_PROGRESS, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]
@@ -38,15 +38,6 @@ class JobCostsOut(CostsOut):
 
     provider_cost_usd: Usd | None = None
     credits_lost: Count | None = None
-
-
-class CallbackOut(Answer):
-    """Where a job's end is told, and how far that is."""
-
-    url: str
-    events: list[str]
-    state: str
-    last_status: int | None
 
 
 class JobOut(Answer):

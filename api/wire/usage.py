@@ -198,3 +198,5 @@ class DashboardOut(Answer):
     callsInFlight: Count  # noqa: N815
     queueDepth: Count  # noqa: N815
     webhooksFailing: Count  # noqa: N815
+    webhooksDisabled: Count  # noqa: N815
+    circuitsOpen: Count  # noqa: N815

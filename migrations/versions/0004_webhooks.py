@@ -31,6 +31,25 @@ select id, team_id, id from webhook_endpoints
  union select distinct queue_id, team_id, endpoint_id from deliveries where endpoint_id is null
 """
 
+PARTIAL = (
+    ("ix_webhook_endpoints_progress", "webhook_endpoints", ["team_id"], "'job.progress' = any (events)"),
+    ("ix_webhook_endpoints_failing_since", "webhook_endpoints", ["failing_since"], "failing_since is not null"),
+    (
+        "ix_jobs_progress",
+        "jobs",
+        ["id"],
+        "status in ('pending', 'in_progress') and 'job.progress' = any (callback_events)",
+    ),
+    ("ix_deliveries_team_id_unsent", "deliveries", ["team_id", "id"], "state in ('pending', 'failing')"),
+    ("ix_deliveries_team_id_dead", "deliveries", ["team_id", "id"], "state in ('exhausted', 'aborted', 'discarded')"),
+    (
+        "ix_deliveries_progress",
+        "deliveries",
+        ["job_id"],
+        "event_type = 'job.progress' and state in ('pending', 'failing')",
+    ),
+)
+
 CHECKS = (
     ("webhook_endpoints", "signing", "signing in ('v1', 'v1a', 'both')"),
     ("webhook_endpoints", "payload", "payload in ('thin', 'full')"),
@@ -59,6 +78,13 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Float(), nullable=True, comment="of max_rate_per_s, at refilled_at"),
         sa.Column("refilled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("is_full", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column(
+            "leased",
+            postgresql.ARRAY(sa.Uuid()),
+            server_default="{}",
+            nullable=False,
+            comment="deliveries claimed and perhaps still under way",
+        ),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("app_now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery_queues")),
         postgresql_with={"fillfactor": "70"},
@@ -221,6 +247,8 @@ def upgrade() -> None:
     )
     op.add_column("webhook_endpoints", sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("webhook_endpoints", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
+    for name, table, column, condition in PARTIAL:
+        op.create_index(name, table, column, unique=False, postgresql_where=sa.text(condition))
     op.execute(CREATED)
     for table, name, condition in CHECKS:
         op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
@@ -228,6 +256,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    for name, table, _, _ in PARTIAL:
+        op.drop_index(name, table_name=table)
     for table, name, _ in CHECKS:
         op.drop_constraint(op.f(f"ck_{table}_{name}"), table)
     op.drop_column("webhook_endpoints", "deleted_at")

@@ -81,6 +81,8 @@ webhook_endpoints = Table(
     one_of("signing", ("v1", "v1a", "both"), "signing"),
     one_of("payload", ("thin", "full"), "payload"),
     CheckConstraint("deleted_at is null or status = 'disabled'", name="deleted"),
+    Index("ix_webhook_endpoints_progress", "team_id", postgresql_where=text("'job.progress' = any (events)")),
+    Index("ix_webhook_endpoints_failing_since", "failing_since", postgresql_where=text("failing_since is not null")),
 )
 
 # Beside the newest v1 secret, which stands with its endpoint or team.
@@ -111,6 +113,13 @@ delivery_queues = Table(
     Column("tokens", Float, comment="of max_rate_per_s, at refilled_at"),
     time("refilled_at"),
     flag("is_full"),
+    Column(
+        "leased",
+        ARRAY(Uuid),
+        nullable=False,
+        server_default="{}",
+        comment="deliveries claimed and perhaps still under way",
+    ),
     time("updated_at", default=True),
     **QUEUE_STORAGE,
 )
@@ -155,6 +164,18 @@ deliveries = Table(
     Index("ix_deliveries_queue_id_due", "queue_id", "next_attempt_at", postgresql_where=UNSENT),
     Index("ix_deliveries_endpoint_id_id", "endpoint_id", "id"),
     Index("ix_deliveries_team_id_id", "team_id", "id"),
+    Index("ix_deliveries_team_id_unsent", "team_id", "id", postgresql_where=UNSENT),
+    Index(
+        "ix_deliveries_team_id_dead",
+        "team_id",
+        "id",
+        postgresql_where=text("state in ('exhausted', 'aborted', 'discarded')"),
+    ),
+    Index(
+        "ix_deliveries_progress",
+        "job_id",
+        postgresql_where=text("event_type = 'job.progress' and state in ('pending', 'failing')"),
+    ),
     Index("ix_deliveries_job_id", "job_id"),
     Index("ix_deliveries_replay_id", "replay_id", postgresql_where=text("replay_id is not null")),
     **QUEUE_STORAGE,

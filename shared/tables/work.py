@@ -80,6 +80,11 @@ jobs = Table(
         postgresql_include=["status", "job_type", "user_id", "started_at", "completed_at", "client_cost_nanousd"],
     ),
     Index("ix_jobs_created_at_id", "created_at", "id", postgresql_include=["status", "job_type"]),
+    Index(
+        "ix_jobs_progress",
+        "id",
+        postgresql_where=text("status in ('pending', 'in_progress') and 'job.progress' = any (callback_events)"),
+    ),
     Index("ix_jobs_external_task_id", "external_task_id", postgresql_where=text("external_task_id is not null")),
     Index(
         "ix_jobs_deadline_at",

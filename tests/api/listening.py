@@ -15,6 +15,7 @@ from shared import chunks, redis_keys
 from shared.chunks import Chunks, End, Entry
 from tests.api import conform
 from tests.scene import Scene
+from tests.waiting import until
 
 PATIENCE_S = 10
 
@@ -167,6 +168,15 @@ async def over(scene: Scene, call_id: str, content: str | None = "Paris", error:
         response=response,
     )
     scene.app.state.desk.waiters.wake([UUID(call_id)])
+
+
+async def following(scene: Scene, count: int) -> None:
+    """Until so many follow an event log."""
+
+    async def so_many() -> bool:
+        return bool(scene.app.state.desk.log.following == count)
+
+    await until(so_many, f"{count} follow a log")
 
 
 @asynccontextmanager

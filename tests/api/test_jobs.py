@@ -72,6 +72,7 @@ CALL_FIELDS = ANSWER_FIELDS | {
     "call_metadata",
     "payload_expired",
     "error",
+    "callback",
 }
 ATTEMPT_FIELDS = {
     "attempt",

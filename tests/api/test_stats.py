@@ -143,6 +143,7 @@ async def test_the_first_page_counts_what_there_is(scene: Scene):
     assert {name: waiting[name] - before[name] for name in before} == {
         "organizations": 1, "teams": 1, "modelGroups": 1, "totalCredits": 100, "creditsRemaining": 100,
         "creditsUsed": 0, "jobsToday": 1, "callsInFlight": 0, "queueDepth": 1, "webhooksFailing": 0,
+        "webhooksDisabled": 0, "circuitsOpen": 0,
     }  # fmt: skip
     scene.provider.held.clear()
     working = asyncio.create_task(scene.work([job["calls"][0]["call_id"]]))
@@ -156,13 +157,27 @@ async def test_the_first_page_counts_what_there_is(scene: Scene):
     assert refusal(await team.get("/stats/dashboard")) == (403, "Admin access required")
 
 
-async def test_a_webhook_endpoint_that_fails_is_counted(scene: Scene):
+async def test_webhook_endpoints_that_fail_or_are_disabled_are_counted(scene: Scene):
     team = await scene.team()
-    before = made(await scene.api.get("/stats/dashboard"))["webhooksFailing"]
+    names = ("webhooksFailing", "webhooksDisabled", "circuitsOpen")
+    before = made(await scene.api.get("/stats/dashboard"))
     body = {"team_id": team.id, "webhook_url": "https://example.com/hook"}
     hook = made(await scene.api.post("/webhooks/register", body))
-    assert made(await scene.api.get("/stats/dashboard"))["webhooksFailing"] == before
+
+    async def counted() -> tuple[int, ...]:
+        found = made(await scene.api.get("/stats/dashboard"))
+        return tuple(found[name] - before[name] for name in names)
+
+    async def changed(what: str) -> tuple[int, ...]:
+        sql = f"update webhook_endpoints set {what} where team_id = :team returning id"
+        await scene.rows(sql, team=hook["team_id"])
+        return await counted()
+
+    assert await counted() == (0, 0, 0)
+    assert await changed("failing_since = now()") == (1, 0, 0)
+    assert await changed("status = 'disabled'") == (0, 1, 0)
+    assert await changed("deleted_at = now()") == (0, 0, 0)
     await scene.rows(
-        "update webhook_endpoints set failing_since = now() where team_id = :team returning id", team=hook["team_id"]
+        "insert into delivery_queues (id, team_id, open_s) values (uuid7(), :team, 60) returning id", team=team.id
     )
-    assert made(await scene.api.get("/stats/dashboard"))["webhooksFailing"] == before + 1
+    assert await counted() == (0, 0, 1)

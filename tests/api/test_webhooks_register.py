@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text
 
 from api.app import create_app
 from api.routes.webhooks import register_webhook
-from shared import credentials, ids, keys, tables, webhook_endpoints
+from shared import clock, credentials, ids, keys, tables, webhook_endpoints
 from shared.runtime import Runtime
 from shared.signing import secret_bytes
 from tests.shared.webhook_rows import Rows
@@ -35,6 +35,11 @@ class Team:
 
     async def stored(self) -> list[Any]:
         table = tables.webhook_endpoints
+        async with self.rows.rt.db.statement() as tx:
+            return list(await tx.execute(select(table).where(table.c.team_id == self.rows.team_id)))
+
+    async def deliveries(self) -> list[Any]:
+        table = tables.deliveries
         async with self.rows.rt.db.statement() as tx:
             return list(await tx.execute(select(table).where(table.c.team_id == self.rows.team_id)))
 
@@ -145,27 +150,70 @@ async def test_globs_are_event_types(team: Team):
     assert (await team.post(events=events)).json()["events"] == events
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("signing", "both"), ("signing", "v1a"), ("payload", "full"), ("verify", True), ("ordered", True),
-        ("timeout_s", 5),
-        ("retry_schedule_s", [1]), ("max_rate_per_s", 1), ("max_concurrency", 2), ("metadata", {"a": 1}),
-    ],
-)  # fmt: skip
-async def test_documented_but_missing_field_says_so(team: Team, field: str, value: object):
-    answer = await team.post(**{field: value})
+async def test_every_field_is_kept_and_shown(team: Team):
+    wanted: dict[str, Any] = {
+        "payload": "full",
+        "metadata": {"env": "test"},
+        "timeout_s": 5,
+        "retry_schedule_s": [0, 1, 86_400],
+        "max_rate_per_s": 0.1,
+        "max_concurrency": 50,
+        "description": "ours",
+        "events": ["job.*", "job.progress", "webhook.delivery.exhausted"],
+    }
+    shown = (await team.post(**wanted)).json()
+    (stored,) = await team.stored()
+
+    assert {name: shown[name] for name in wanted} == wanted
+    assert {name: getattr(stored, name) for name in wanted} == wanted
+    assert (shown["ordered"], shown["verify"], shown["circuit"], shown["public_key"]) == (False, False, "closed", None)
+
+
+async def test_what_is_left_out_shows_what_is_in_effect(team: Team):
+    shown = (await team.post(timeout_s=None, retry_schedule_s=None, max_concurrency=None, metadata=None)).json()
+    (stored,) = await team.stored()
+    settings = team.rows.rt.settings
+
+    assert shown["timeout_s"] == settings.webhook_timeout_s
+    assert shown["retry_schedule_s"] == list(settings.webhook_retry_schedule_s)
+    assert (shown["max_rate_per_s"], shown["max_concurrency"], shown["metadata"]) == (None, 5, {})
+    assert (stored.timeout_s, stored.retry_schedule_s) == (None, None)
+
+
+@pytest.mark.parametrize("signing", ["v1a", "both"])
+async def test_endpoint_with_public_signatures_shows_its_public_key(team: Team, signing: str):
+    shown = (await team.post(signing=signing)).json()
+
+    assert shown["signing"] == signing
+    assert shown["public_key"].startswith("whpk_")
+
+
+async def test_endpoint_to_be_verified_waits_for_its_test(team: Team):
+    shown = (await team.post(verify=True)).json()
+    (stored,) = await team.stored()
+    (sample,) = await team.deliveries()
+
+    assert (shown["status"], shown["is_active"], shown["verify"]) == ("pending_verification", False, True)
+    assert (sample.endpoint_id, sample.trigger, sample.event_type) == (stored.id, "test", "webhook.test")
+    body = orjson.loads(sample.body)
+    assert (body["id"], body["type"]) == (ids.prefixed("evt", sample.event_id), "webhook.test")
+    assert (body["team_id"], body["data"]["id"]) == (team.rows.team_id, shown["id"])
+
+
+async def test_endpoint_registered_as_disabled_is_sent_no_test(team: Team):
+    shown = (await team.post(verify=True, is_active=False)).json()
+
+    assert shown["status"] == "disabled"
+    assert await team.deliveries() == []
+
+
+async def test_strict_order_is_not_supported_yet(team: Team):
+    answer = await team.post(ordered=True)
 
     assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", field]
+    assert answer.json()["detail"][0]["loc"] == ["body", "ordered"]
     assert answer.json()["detail"][0]["msg"] == "not supported yet"
     assert await team.stored() == []
-
-
-async def test_opt_in_type_that_is_not_made_yet_says_so(team: Team):
-    answer = await team.post(events=["job.completed", "job.progress"])
-
-    assert answer.json()["detail"][0]["loc"] == ["body", "events", 1]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +225,10 @@ async def test_opt_in_type_that_is_not_made_yet_says_so(team: Team):
         ("headers", {"Transfer-Encoding": "x"}), ("headers", {"Connection": "x"}), ("headers", {"X Y": "x"}),
         ("headers", {"X-Y": "a\nb"}), ("headers", {"X-Y": "ä"}), ("headers", {"x-y": "1", "X-Y": "2"}),
         ("headers", {f"x-{n}": "1" for n in range(11)}), ("description", "a" * 501), ("webhook_url", 5),
+        ("timeout_s", 0.9), ("timeout_s", 31), ("retry_schedule_s", []), ("retry_schedule_s", [1] * 21),
+        ("retry_schedule_s", [86_401]), ("retry_schedule_s", [-1]), ("retry_schedule_s", [86_400] * 8),
+        ("max_rate_per_s", 0.05), ("max_rate_per_s", 1001), ("max_concurrency", 0), ("max_concurrency", 51),
+        ("metadata", {"a": "x" * 2048}), ("metadata", []), ("payload", "big"), ("verify", None),
     ],
 )  # fmt: skip
 async def test_invalid_field(team: Team, field: str, value: object):
@@ -210,6 +262,17 @@ async def test_plain_http_and_loopback_are_refused_in_production(runtime: Runtim
 
     assert plain.json() == {"detail": "webhook_url is not allowed: scheme must be https"}
     assert loopback.json() == {"detail": "webhook_url is not allowed: loopback address"}
+
+
+async def test_deleted_endpoints_leave_room_for_others(team: Team):
+    async with team.rows.rt.db.transaction() as tx:
+        gone = {"team_id": team.rows.team_id, "url": URL, "secret_sealed": b"", "status": "disabled"}
+        await tx.execute(
+            insert(tables.webhook_endpoints),
+            [{"id": ids.new(), **gone, "deleted_at": clock.now()} for _ in range(50)],
+        )
+
+    assert (await team.post()).status_code == 200
 
 
 async def test_endpoint_that_another_request_is_storing_counts(team: Team):

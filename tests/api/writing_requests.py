@@ -21,6 +21,7 @@ PERSON = {"email": "{unique}@acme.example", "display_name": "Ann", "password": S
 REFILL = {"enabled": True, "refill_amount": 5, "refill_period": "monthly"}
 CREDENTIAL = {"organization_id": "{org_id}", "provider": "openai", "api_key": SECRET, "credential_name": "main"}
 WEBHOOK = {"team_id": "{team_id}", "webhook_url": "http://127.0.0.1:9999/hook", "auth_header": SECRET}
+REPLAY = {"id_mode": "same", "since": "2026-01-15T00:00:00Z"}
 ALIAS = {"alias": "{unique}", "litellm_model": "openai/gpt-4o", "api_key": SECRET}
 GRANT = {"credits": 5, "payment_type": "one_time"}
 
@@ -90,6 +91,14 @@ BODIES: Mapping[tuple[str, str], Any] = {
     ("PUT", "/admin-users/password"): {"current_password": PASSWORD, "new_password": SECRET},
     ("POST", "/webhooks/register"): WEBHOOK,
     ("POST", "/webhooks"): WEBHOOK,
+    ("POST", "/webhooks/callback-secret/rotate"): {"team_id": "{team_id}"},
+    ("POST", "/webhooks/{webhook_id}/rotate-secret"): {},
+    ("DELETE", "/webhooks/{webhook_id}/secrets/{secret_id}"): None,
+    ("POST", "/webhooks/deliveries/{delivery_id}/retry"): {},
+    ("POST", "/webhooks/deliveries/{delivery_id}/cancel"): {},
+    ("POST", "/webhooks/replays/{replay_id}/cancel"): {},
+    ("POST", "/webhooks/{webhook_id}/replay"): REPLAY,
+    ("POST", "/webhooks/{webhook_id}/recover"): {"since": "2026-01-15T00:00:00Z"},
     ("POST", "/key/generate"): {"team_id": "{team_id}", "key": f"sk-{SECRET}", "metadata": {"note": SECRET}},
     ("POST", "/key/update"): {"key": "{virtual_key}", "permissions": {"note": SECRET}, "config": {"note": SECRET}},
     ("POST", "/key/delete"): {"keys": ["{virtual_key}"]},
@@ -203,6 +212,30 @@ async def _call_id(things: Things) -> str:
     return await (await things.team()).call(await things.get("job_id"))
 
 
+async def _webhook_id(things: Things) -> str:
+    return str((await things.made("/webhooks", WEBHOOK))["webhook_id"])
+
+
+async def _secret_id(things: Things) -> str:
+    path = f"/webhooks/{await things.get('webhook_id')}"
+    await things.made(f"{path}/rotate-secret", {})
+    listed = made(await things.scene.api.get(f"{path}/secrets"))
+    return str(listed["secrets"][0]["key_id"])
+
+
+async def _delivery_id(things: Things) -> str:
+    await things.get("webhook_id")
+    team = await things.team()
+    await team.complete((await team.job())["job_id"])
+    [delivery] = (await team.get("/webhooks/deliveries")).json()["deliveries"]
+    return str(delivery["delivery_id"])
+
+
+async def _replay_id(things: Things) -> str:
+    answer = await things.scene.api.post(f"/webhooks/{await things.get('webhook_id')}/replay", REPLAY)
+    return str(answer.json()["replay_id"])
+
+
 MAKERS: Mapping[str, Callable[[Things], Awaitable[str]]] = {
     "unique": _unique,
     "team_id": _team_id,
@@ -216,4 +249,8 @@ MAKERS: Mapping[str, Callable[[Things], Awaitable[str]]] = {
     "user_id": _user_id,
     "job_id": _job_id,
     "call_id": _call_id,
+    "secret_id": _secret_id,
+    "webhook_id": _webhook_id,
+    "delivery_id": _delivery_id,
+    "replay_id": _replay_id,
 }

@@ -18,6 +18,7 @@ from shared.revision import HEAD
 from shared.settings import Settings
 from tests.scene import HELLO, Scene, Team, refused
 
+HOOK = "http://127.0.0.1:8099/hook"
 NAMES = [(area, check) for area, checks in CHECKS.items() for check in checks]
 
 # For each check, what breaks it (and maybe others with it): in Postgres' words, after turning the guards off.
@@ -46,14 +47,23 @@ BREAKS = {
     "a call ends in exactly one event": "update events set type = 'call.other' where type = 'call.completed'",
     "a job ends in exactly one event": "update events set type = 'job.other' where type = 'job.completed'",
     "events of a job are numbered without gaps": "update events set sequence = sequence + 1",
+    "no progress is told after the end of its job": """
+        update events set type = 'job.progress', sequence = sequence + 99 where type = 'call.completed'""",
     "an event has a delivery for each endpoint that wants it": "delete from deliveries",
+    "an event has a delivery for each callback that wants it": "delete from deliveries where callback is not null",
+    "a delivery that waits has its event, or is an example with its own body": "delete from events",
+    "a delivery is delivered by an attempt that got a 2xx": "update deliveries set state = 'delivered'",
+    "a delivery that was tried belongs to a queue": "update deliveries set attempt = 1",
+    "a delivery of an endpoint is its team's": "update webhook_endpoints set team_id = 'another'",
     "usage of ended jobs is the sum of the jobs": "update usage_daily set jobs_completed = jobs_completed + 1",
     "usage of ended calls is the sum of the calls": "update usage_daily set provider_cost_nanousd = 1",
     "no lease expired long ago": """
         update calls set lease_expires_at = app_now() - interval '1 hour' where state = 'in_progress'""",
     "no call outlives its deadline": """
         update calls set deadline_at = app_now() - interval '1 hour' where state = 'in_progress'""",
-    "no delivery is long overdue": "update deliveries set next_attempt_at = app_now() - interval '1 hour'",
+    "no queue of deliveries stands still": "update deliveries set next_attempt_at = app_now() - interval '1 hour'",
+    "nothing waits for an endpoint that is disabled": """
+        update webhook_endpoints set status = 'disabled', deleted_at = app_now() - interval '1 hour'""",
 }
 
 JOBS = "costs, tokens, estimates and counts: calls sum to the job"
@@ -112,7 +122,7 @@ def settings(settings, fresh_database_url):
 async def worked(scene: Scene) -> Scene:
     """Jobs of several endings, one of them still running, in teams of two modes."""
     by_job = await scene.team()
-    hook = {"team_id": by_job.id, "webhook_url": "http://127.0.0.1:8099/hook"}
+    hook = {"team_id": by_job.id, "webhook_url": HOOK, "events": ["job.*"]}
     assert (await by_job.post("/webhooks/register", hook)).status_code == 200
     by_dollar = await scene.team(budget_mode="consumption_usd", max_budget_usd=5)
     for team in (by_job, by_dollar):
@@ -123,7 +133,8 @@ async def worked(scene: Scene) -> Scene:
 
 
 async def _finished(scene: Scene, team: Team) -> None:
-    job = await team.job(calls=[{"messages": HELLO}, {"messages": HELLO}])
+    calls = [{"messages": HELLO}, {"messages": HELLO, "callback_url": HOOK}]
+    job = await team.job(calls=calls, callback_url=HOOK)
     scene.provider.steps = [refused()]
     await scene.work_on(*(call["call_id"] for call in job["calls"]))
     await team.post(f"/jobs/{(await team.job(calls=[{'messages': HELLO}]))['job_id']}/cancel")
@@ -180,6 +191,16 @@ async def test_each_check_finds_what_breaks_it(worked: Scene):
     assert [check for check, finding in found.items() if finding is None] == []
     # A row names what it is of, and at least what is there and what ought to be.
     assert [check for check, finding in found.items() if finding and len(finding.rows[0]) < 3] == []
+
+
+async def test_what_retention_deleted_is_not_missed(worked: Scene):
+    later = "select set_config('app.now', (app_now() + interval '40 days')::text, true)"
+    async with worked.rt.db.engine.connect() as tx:
+        for statement in (later, "delete from events", "delete from deliveries"):
+            await tx.exec_driver_sql(statement)
+        found = [await books.broken(tx, "outbox", check) for check in CHECKS["outbox"]]
+        await tx.rollback()
+    assert [finding.check for finding in found if finding] == []
 
 
 async def test_both_sides_that_differ_are_shown(worked: Scene):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from shared import ids, sealed, tables
+from shared import sealed, tables
 from shared.credentials import CannotOpen, Sealer
 from shared.db import hot
 from shared.runtime import Runtime
@@ -40,18 +40,12 @@ async def filled(runtime: Runtime) -> AsyncIterator[Scene]:
         credential = {"organization_id": organization, "provider": "openai", "credential_name": "main"}
         made(await scene.api.post("/provider-credentials/create", {**credential, "api_key": "sk-credential"}))
         webhook = {"team_id": team.id, "webhook_url": "http://127.0.0.1:9999/hook", "auth_header": "Bearer x"}
-        made(await team.post("/webhooks/register", {**webhook, "headers": {"x-own": "y"}}))
+        endpoint = made(await team.post("/webhooks/register", {**webhook, "headers": {"x-own": "y"}}))
+        made(await team.post(f"/webhooks/{endpoint['webhook_id']}/rotate-secret"))
         job = await team.job(calls=[{"messages": HELLO, **CALLBACK}], **CALLBACK)
         assert job["callback"] is not None
         answered = await team.post("/jobs/create", {"team_id": team.id, "job_type": "t"}, Idempotency_Key="k-1")
         assert answered.status_code == 200
-        [endpoint] = await scene.rows("select id from webhook_endpoints")
-        key_id = ids.new()
-        old = runtime.sealer.seal("whsec_old", purpose=f"webhook_keys.key:{key_id}")
-        await scene.rows(
-            "insert into webhook_keys (id, endpoint_id, key_sealed) values (:id, :endpoint, :old) returning id",
-            id=key_id, endpoint=endpoint.id, old=old,
-        )  # fmt: skip
         yield scene
 
 

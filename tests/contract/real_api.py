@@ -55,6 +55,28 @@ class RealApi:
                 case "call_id":
                     path, body = f"/jobs/{found['job_id']}/llm-call", {"messages": MESSAGES}
                     found[name] = self.make(path, body, "team", Prefer="respond-async")[name]
+                case "webhook_id" | "replay_id" | "delivery_id":
+                    found[name] = self._of_webhooks(name)
+        return found
+
+    def _of_webhooks(self, name: str) -> str:
+        """A webhook of the asking team that is active, a new delivery, or a new replay, for which it has few places."""
+        there = self._listed("webhooks", "/webhooks?status=active")
+        body = {"team_id": self.asking, "webhook_url": "http://127.0.0.1:9999/hook"}
+        one = there[0] if there and name != "replay_id" else self.make("/webhooks", body, "team")
+        if name == "replay_id":
+            since = {"id_mode": "same", "since": "2026-01-15T00:00:00Z"}
+            one = self.make(f"/webhooks/{one['webhook_id']}/replay", since, "team")
+        if name == "delivery_id":
+            job = self.make("/jobs/create", {"team_id": self.asking, "job_type": "t"}, "team")["job_id"]
+            self.make(f"/jobs/{job}/complete", {"status": "completed"}, "team")
+            one = self._listed("deliveries", "/webhooks/deliveries?status=pending")[0]
+        return str(one[name])
+
+    def _listed(self, things: str, path: str) -> list[dict[str, Any]]:
+        answer = self.session.get(f"{self.url}/api{path}", headers=self.headers["team"], timeout=TIMEOUT_S)
+        assert answer.ok, answer.text
+        found: list[dict[str, Any]] = answer.json()[things]
         return found
 
     def team(self) -> dict[str, Any]:

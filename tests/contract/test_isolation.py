@@ -45,12 +45,22 @@ class Other:
             "status": "completed",
             "messages": HELLO,
             "metadata": {"taken": "over"},
+            "since": "2026-01-15T00:00:00Z",
+            "id_mode": "same",
             "webhook_url": "http://127.0.0.1:9/taken-over",
         }
 
 
+async def sent(team: Team, webhook_id: str) -> dict[str, str]:
+    """A delivery to this endpoint, and a replay."""
+    await team.complete((await team.job())["job_id"])
+    [delivery] = (await team.get("/webhooks/deliveries")).json()["deliveries"]
+    replay = await team.post(f"/webhooks/{webhook_id}/replay", {"id_mode": "same", "since": "2026-01-15T00:00:00Z"})
+    return {"delivery_id": delivery["delivery_id"], "replay_id": replay.json()["replay_id"]}
+
+
 @pytest.fixture
-async def other(scene: Scene) -> Other:
+async def other(scene: Scene, route: Documented) -> Other:
     org = await scene.api.organization(name=MARK)
     alias = (await scene.api.alias(alias=unique("alias"), api_key="sk-provider", display_name=MARK, **PRICES))["alias"]
     group = (await scene.api.group(model_aliases=[alias], description=MARK))["group_name"]
@@ -60,6 +70,10 @@ async def other(scene: Scene) -> Other:
     assert made_key.status_code == 200, made_key.text
     team = Team(scene=scene, id=made["team_id"], key=made["virtual_key"], models=(alias,))
     job = await team.job(user_id=MARK, metadata={"mark": MARK})
+    webhook = {"team_id": team.id, "webhook_url": "http://127.0.0.1:9999/hook", "description": MARK}
+    webhook_id = (await team.post("/webhooks", webhook)).json()["webhook_id"]
+    signing_keys = (await team.get(f"/webhooks/{webhook_id}/secrets")).json()["secrets"]
+    event = (await team.get(f"/jobs/{job['job_id']}/events")).json()["events"][0]
     ids = {
         "team_id": team.id,
         "org_id": org["organization_id"],
@@ -71,7 +85,12 @@ async def other(scene: Scene) -> Other:
         "key": credentials.key_hash(team.key).hex(),
         "user_id": MARK,
         "group_name": group,
+        "webhook_id": webhook_id,
+        "event_id": event["id"],
+        "secret_id": signing_keys[0]["key_id"],
     }
+    if "/deliveries" in route.template or "/replays" in route.template:
+        ids |= await sent(team, webhook_id)
     return Other(team=team, ids=ids)
 
 

@@ -95,8 +95,12 @@ def test_the_body_that_try_it_out_starts_with_is_taken(route: Any):
     route.body.model_validate(sample(route))
 
 
-def test_every_type_that_can_be_subscribed_to_is_a_webhook(whole: dict[str, Any]):
-    assert set(whole["webhooks"]) == set(EVENTS) == set(event_types.TYPES)
+def test_every_type_is_a_webhook_with_an_example_of_its_schema(whole: dict[str, Any]):
+    assert set(whole["webhooks"]) == set(EVENTS) == {*event_types.ALL, event_types.TEST}
+    for type_, item in whole["webhooks"].items():
+        content = item["post"]["requestBody"]["content"]["application/json"]
+        assert content["example"]["type"] == type_
+        EVENTS[type_].model_validate_json(orjson.dumps(content["example"]), strict=True)
 
 
 def test_callbacks_name_the_events_that_they_may_carry(whole: dict[str, Any]):

@@ -8,7 +8,24 @@ import orjson
 import psycopg
 import pytest
 
-from shared import attempts, calls, deliveries, jobs, keys, outbox, waiting_calls
+from shared import (
+    attempts,
+    callback_states,
+    calls,
+    clock,
+    deliveries,
+    delivery_queues,
+    endpoint_health,
+    ids,
+    jobs,
+    keys,
+    outbox,
+    progress,
+    queue_limits,
+    sample_deliveries,
+    waiting_calls,
+    webhook_stats,
+)
 from tests.servers import Servers
 
 LARGE = {"calls", "jobs", "attempts", "deliveries", "events", "call_payloads", "virtual_keys", "holds"}
@@ -39,8 +56,9 @@ insert into events (id, type, team_id, job_id, subject_id, sequence, body)
     from generate_series(1, {ROWS}) n;
 insert into deliveries (id, event_id, event_type, queue_id, team_id, job_id, callback, state)
   select md5('delivery' || n)::uuid, md5('event' || n)::uuid, 'job.created', md5('queue' || n % 200)::uuid,
-         'team-' || n % 200, md5('job' || n)::uuid, 'job', 'delivered'
+         'team-' || n % 200, md5('job' || n)::uuid, 'job', case when n % 200 < 20 then 'pending' else 'delivered' end
     from generate_series(1, {ROWS}) n;
+insert into delivery_queues (id, team_id) select distinct queue_id, team_id from deliveries;
 analyze;
 """
 
@@ -75,6 +93,8 @@ def report(**fields: Any) -> str:
 
 IDS = [uuid4() for _ in range(8)]
 JOB = uuid4()
+ENDPOINT = {"id": JOB, "first": ids.earliest(clock.now()), "since": clock.now(), "most": 10_000}
+SAMPLES = {"first": ids.earliest(clock.now()), "most": 10}
 STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("claim", calls.CLAIM, {"ids": IDS, "locked_teams": ["team-1"], "worker": "w", "lease_s": 30}),
     ("close", calls.CLOSE, (report(),)),
@@ -109,7 +129,30 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
         "ids": IDS, "types": ["job.completed"] * 8, "team_ids": ["team-1"] * 8, "job_ids": [uuid4() for _ in IDS],
         "subject_ids": [uuid4() for _ in IDS], "sequences": [1] * 8, "bodies": ["{}"] * 8, "at": [None] * 8,
         "opt_in": ["job.progress"], "lock": 1}),
-    ("due deliveries", deliveries.DUE, {"limit": 100, "rering_s": 5}),
+    ("endpoint's states", webhook_stats.STATES, ENDPOINT),
+    ("endpoint's oldest", webhook_stats.OLDEST, ENDPOINT),
+    ("endpoint's first attempts", webhook_stats.FIRST_ATTEMPTS, ENDPOINT),
+    ("endpoint's undelivered", webhook_stats.UNDELIVERED, (JOB,)),
+    ("recent samples", sample_deliveries.WAIT, {"endpoint_id": JOB, **SAMPLES}),
+    ("discard samples", sample_deliveries.DISCARD, {"endpoint_id": JOB, "reason": "", **SAMPLES}),
+    ("result of a sample", sample_deliveries.RESULT, (JOB,)),
+    ("queues with due deliveries", delivery_queues.DUE, {}),
+    ("full queues", queue_limits.MARK, {"limit": 100_000, "room": 0.9}),
+    ("jobs that are watched", progress.WATCHED, {"recent_s": 10}),
+    ("progress out of date", progress.DROP, {"limit": 500}),
+    ("running calls", progress.RUNNING, (IDS,)),
+    ("count attempts of endpoints", endpoint_health.COUNT, {
+        "ids": IDS, "delivered": [False] * 8, "failures": [1] * 8, "refusals": [0] * 8, "only_refusals": [False] * 8,
+        "gone": [False] * 8, "verified": [False] * 8, "given_up": [0] * 8, "statuses": [500] * 8,
+        "most_refusals": 10, "least_failures": 10, "disable_after_s": 432_000.0}),
+    ("notices", endpoint_health.NOTICE, {"notices": [90, 70, 50], "disable_after_s": 432_000.0, "limit": 500}),
+    ("urls of deliveries", endpoint_health.TARGETS, (IDS,)),
+    ("endpoints to be cleared", endpoint_health.TO_CLEAR, (500,)),
+    ("callbacks of calls", callback_states.OF_CALLS, {"job_id": JOB, "call_ids": IDS}),
+    ("claim deliveries", deliveries.CLAIM, {
+        "queues": [JOB, IDS[0]], "most": [4, 4], "slots": [5, 5], "are_open": [True, True], "tokens": [None, 1.0],
+        "lease_s": 30, "timeout_s": 15, "margin_s": 10, "worker": "w",
+    }),
 )  # fmt: skip
 
 

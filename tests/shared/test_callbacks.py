@@ -33,8 +33,8 @@ async def test_no_url_no_callback():
 
 
 async def test_given_fields_are_kept():
-    assert await check(events=["job.*", "call.failed"], secret=SECRET) == Callback(
-        url="https://8.8.8.8/cb", events=("job.*", "call.failed"), secret=SECRET
+    assert await check(events=["job.*", "call.failed", "job.progress"], secret=SECRET) == Callback(
+        url="https://8.8.8.8/cb", events=("job.*", "call.failed", "job.progress"), secret=SECRET
     )
 
 
@@ -48,8 +48,10 @@ async def test_given_fields_are_kept():
         ("job", {"events": ["job.completed", "batch.completed"]}, ["callback_events", 1]),
         ("job", {"events": ["zzz"]}, ["callback_events", 0]),
         ("job", {"events": ["*"]}, ["callback_events", 0]),
-        ("job", {"events": ["job.progress"]}, ["callback_events", 0]),
         ("call", {"events": ["job.completed"]}, ["callback_events", 0]),
+        ("call", {"events": ["job.progress"]}, ["callback_events", 0]),
+        ("job", {"events": ["webhook.endpoint.failing"]}, ["callback_events", 0]),
+        ("job", {"events": ["webhook.test"]}, ["callback_events", 0]),
         ("call", {"events": ["*"]}, ["callback_events", 0]),
         ("call", {"secret": "whsec_short"}, ["callback_secret"]),
     ],

@@ -8,137 +8,12 @@ import pytest
 
 from shared import egress
 from shared.egress import NotResolved, UrlRefused
-
-REFUSED = {
-    "0.0.0.0": "unspecified address",
-    "0.1.2.3": "unspecified address",
-    "10.0.0.1": "private address",
-    "10.255.255.255": "private address",
-    "100.64.0.1": "shared address",
-    "100.127.255.255": "shared address",
-    "127.0.0.1": "loopback address",
-    "127.255.255.254": "loopback address",
-    "169.254.0.1": "link-local address",
-    "172.16.0.1": "private address",
-    "172.31.255.255": "private address",
-    "192.0.0.1": "reserved address",
-    "192.0.2.1": "documentation address",
-    "192.88.99.1": "reserved address",
-    "192.168.1.1": "private address",
-    "198.18.0.1": "benchmarking address",
-    "198.19.255.255": "benchmarking address",
-    "198.51.100.1": "documentation address",
-    "203.0.113.1": "documentation address",
-    "224.0.0.1": "multicast address",
-    "239.255.255.255": "multicast address",
-    "240.0.0.1": "reserved address",
-    "255.255.255.255": "reserved address",
-    # metadata services
-    "169.254.169.254": "metadata address",
-    "169.254.170.2": "metadata address",
-    "100.100.100.200": "metadata address",
-    "192.0.0.192": "metadata address",
-    "168.63.129.16": "metadata address",
-    "[fd00:ec2::254]": "metadata address",
-    # other spellings of IPv4, which getaddrinfo understands
-    "2130706433": "loopback address",
-    "0x7f000001": "loopback address",
-    "0x7f.1": "loopback address",
-    "0177.0.0.1": "loopback address",
-    "127.1": "loopback address",
-    "0": "unspecified address",
-    "2852039166": "metadata address",
-    "0xa9fea9fe": "metadata address",
-    "①②⑦.0.0.1": "loopback address",
-    "127。0。0。1": "loopback address",
-    "127.0.0.1.": "loopback address",
-    # IPv6
-    "[::]": "unspecified address",
-    "[::1]": "loopback address",
-    "[0:0:0:0:0:0:0:1]": "loopback address",
-    "[fc00::1]": "private address",
-    "[fdff::1]": "private address",
-    "[fe80::1]": "link-local address",
-    "[fec0::1]": "private address",
-    "[ff02::1]": "multicast address",
-    "[100::1]": "reserved address",
-    "[2001:db8::1]": "documentation address",
-    "[3fff::1]": "documentation address",
-    "[2001:2::1]": "benchmarking address",
-    "[2001:10::1]": "reserved address",
-    "[4000::1]": "reserved address",
-    "[5f00::1]": "reserved address",
-    # IPv4 inside IPv6: mapped, compatible, SIIT, NAT64 /96 and /48, 6to4, Teredo, ISATAP
-    "[::ffff:127.0.0.1]": "loopback address",
-    "[::ffff:a9fe:a9fe]": "metadata address",
-    "[::127.0.0.1]": "loopback address",
-    "[::169.254.169.254]": "metadata address",
-    "[::ffff:0:7f00:1]": "loopback address",
-    "[::ffff:0:a9fe:a9fe]": "metadata address",
-    "[64:ff9b::7f00:1]": "loopback address",
-    "[64:ff9b::a9fe:a9fe]": "metadata address",
-    "[64:ff9b:1:a9fe:a9:fe00::]": "metadata address",
-    "[64:ff9b:1:c0a8:1:100::]": "private address",
-    "[64:ff9b:1::a9fe:a9fe]": "metadata address",
-    "[2002:7f00:1::]": "loopback address",
-    "[2002:a9fe:a9fe::1]": "metadata address",
-    "[2001:0:7f00:1::]": "loopback address",
-    "[2001:0:808:808:0:0:80ff:fffe]": "loopback address",
-    "[2606:4700::5efe:10.0.0.1]": "private address",
-    "[2606:4700::200:5efe:a9fe:a9fe]": "metadata address",
-    "[2606:4700::5efe:7f00:1]": "loopback address",
-}
+from tests.hostile_urls import FORMS, HOSTS, NAMES, Zone, resolver
 
 PUBLIC = ("8.8.8.8", "172.32.0.1", "100.63.255.255", "[2606:4700:4700::1111]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]")
 
-FORMS = {
-    "ftp://example.com/": "scheme must be https",
-    "file:///etc/passwd": "scheme must be https",
-    "http://example.com/": "scheme must be https",
-    "//example.com/": "scheme must be https",
-    "example.com": "scheme must be https",
-    "https://user@example.com/": "user info is not allowed",
-    "https://user:secret@example.com/": "user info is not allowed",
-    "https://example.com/#part": "a fragment is not allowed",
-    "https://example.com/#": "a fragment is not allowed",
-    "https://example.com:0/": "port must be 443, 80 or 1024-65535",
-    "https://example.com:22/": "port must be 443, 80 or 1024-65535",
-    "https://example.com:1023/": "port must be 443, 80 or 1024-65535",
-    "https://example.com:65536/": "malformed URL",
-    "https://example.com:x/": "malformed URL",
-    "https:///path": "malformed host",
-    "https://": "malformed host",
-    "https://exa mple.com/": "forbidden character",
-    "https://example.com/\r\nX: y": "forbidden character",
-    "https://example.com\t.evil/": "forbidden character",
-    "https://example.com\\@evil.com/": "forbidden character",
-    "https://[fe80::1%25eth0]/": "zone in an address",
-    "https://[::1": "malformed URL",
-    "https://-example.com/": "malformed host",
-    "https://ex..ample.com/": "malformed host",
-    "https://exa%6dple.com/": "malformed host",
-    f"https://{'a' * 64}.com/": "malformed host",
-    f"https://{'.'.join(['a' * 60] * 5)}/": "malformed host",
-    "https://example.com/" + "a" * 2000: "longer than 2,000 characters",
-}
 
-
-class Zone:
-    """A resolver under the test's control: each lookup of a name takes its next answer, the last one stays."""
-
-    def __init__(self, *answers: Sequence[str]) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if not answer:
-            raise NotResolved(host)
-        return answer
-
-
-@pytest.mark.parametrize(("host", "reason"), REFUSED.items())
+@pytest.mark.parametrize(("host", "reason"), HOSTS.items())
 async def test_address_that_is_not_public_is_refused_and_the_reason_names_only_its_class(host: str, reason: str):
     with pytest.raises(UrlRefused) as refused:
         await egress.resolve(f"https://{host}/hook", (), http=False)
@@ -163,9 +38,18 @@ def test_form_is_refused_without_a_lookup(url: str, reason: str):
     assert refused.value.reason == reason
 
 
-async def test_one_private_address_among_public_ones_refuses_the_name():
-    with pytest.raises(UrlRefused, match="private address"):
-        await egress.resolve("https://example.com/", (), http=False, lookup=Zone(["8.8.8.8", "10.0.0.1"]))
+@pytest.mark.parametrize(("name", "reason"), [(name, reason) for name, (_, reason) in NAMES.items()])
+async def test_name_is_refused_for_any_one_of_its_addresses(name: str, reason: str):
+    with pytest.raises(UrlRefused) as refused:
+        await egress.resolve(f"https://{name}/", (), http=False, lookup=resolver)
+
+    assert refused.value.reason == reason
+
+
+async def test_full_address_needs_no_lookup():
+    target = await egress.resolve("https://8.8.8.8/", (), http=False, lookup=Zone([]))
+
+    assert target.addresses == ("8.8.8.8",)
 
 
 async def test_name_that_changes_its_address_is_refused_at_the_next_resolution():

@@ -1,15 +1,20 @@
-"""Standard Webhooks v1: the contract's vector, and what the reference library accepts and refuses of ours."""
+"""Standard Webhooks v1 and v1a: the contract's vector, and what other verifiers accept and refuse of ours."""
 
 import base64
 import time
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared import signing
 from shared.credentials import new_webhook_secret
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+PRIVATE = "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+PUBLIC = "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
 ID = "evt_019aa3c2900070008000000000000001"
 BODY = (
     b'{"id":"evt_019aa3c2900070008000000000000001","object":"event","type":"job.completed","event":"job.completed",'
@@ -20,11 +25,15 @@ BODY = (
 
 def test_contract_vector():
     assert len(BODY) == 302
-    assert signing.headers([SECRET], message_id=ID, timestamp=1768478724, body=BODY) == {
+    assert signing.headers([SECRET, PRIVATE], message_id=ID, timestamp=1768478724, body=BODY) == {
         "webhook-id": ID,
         "webhook-timestamp": "1768478724",
-        "webhook-signature": "v1,ll0Yh/aidz7A/NqPliuqd8/7BBPF8w9qsSOkczAByOY=",
+        "webhook-signature": (
+            "v1,ll0Yh/aidz7A/NqPliuqd8/7BBPF8w9qsSOkczAByOY= "
+            "v1a,vCdPNWcYtaHC19ztfIdAHryOZuEh9Ubkmczqe2gJ+QkggE9Ofzdu6ohHhBpI0Zdg0U0YrvEc3ueB3PlE6lcGDw=="
+        ),
     }
+    assert signing.public_key(PRIVATE) == PUBLIC
 
 
 def now_signed(*secrets: str, at: int | None = None) -> dict[str, str]:
@@ -75,3 +84,55 @@ def test_secret_of_another_form_is_refused_without_showing_it(secret: str):
 @pytest.mark.parametrize("size", [24, 64])
 def test_secret_of_the_shortest_and_longest_form(size: int):
     assert signing.secret_bytes("whsec_" + base64.b64encode(bytes(size)).decode()) == bytes(size)
+
+
+def test_openai_library_accepts_ours_and_refuses_a_changed_body():
+    secret = new_webhook_secret()
+    receiver = OpenAI(api_key="sk-unused", webhook_secret=secret).webhooks
+    headers = now_signed(new_webhook_secret(), secret)
+
+    receiver.verify_signature(BODY, headers)
+    with pytest.raises(InvalidWebhookSignatureError):
+        receiver.verify_signature(BODY + b" ", headers)
+
+
+def test_reference_library_takes_the_v1_signature_beside_a_v1a_one():
+    secret = new_webhook_secret()
+    headers = now_signed(signing.new_private_key(), secret)
+
+    assert [part.partition(",")[0] for part in headers["webhook-signature"].split(" ")] == ["v1a", "v1"]
+    assert Webhook(secret).verify(BODY, headers)
+
+
+def test_a_receiver_with_the_published_key_accepts_v1a_and_refuses_a_changed_body():
+    private = signing.new_private_key()
+    published = signing.jwk(signing.public_key(private), kid="whk_1")
+    assert {name: published[name] for name in ("kty", "crv", "kid", "use", "alg")} == {
+        "kty": "OKP", "crv": "Ed25519", "kid": "whk_1", "use": "sig", "alg": "EdDSA",
+    }  # fmt: skip
+    key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(published["x"] + "="))
+    headers = now_signed(private)
+    signature = base64.b64decode(headers["webhook-signature"].removeprefix("v1a,"))
+    signed = f"{ID}.{headers['webhook-timestamp']}.".encode() + BODY
+
+    key.verify(signature, signed)
+    with pytest.raises(InvalidSignature):
+        key.verify(signature, signed + b" ")
+
+
+@pytest.mark.parametrize(("scheme", "chosen"), [("v1", [SECRET]), ("v1a", [PRIVATE]), ("both", [SECRET, PRIVATE])])
+def test_the_scheme_chooses_the_keys_that_sign(scheme: signing.Scheme, chosen: list[str]):
+    assert signing.chosen([SECRET, PRIVATE], scheme) == chosen
+
+
+def test_nothing_is_sent_unsigned():
+    with pytest.raises(ValueError, match="no key to sign with"):
+        now_signed()
+
+
+@pytest.mark.parametrize("private", ["whsk_", "whsk_***", f"whsk_{base64.b64encode(bytes(31)).decode()}"])
+def test_private_key_of_another_form_is_refused_without_showing_it(private: str):
+    with pytest.raises(ValueError, match="must be whsk_") as refused:
+        now_signed(private)
+
+    assert str(refused.value) == "must be whsk_ and base64 of 32 bytes"

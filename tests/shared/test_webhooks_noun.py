@@ -1,17 +1,17 @@
 """Deliveries in Postgres: who gets which event, who may send it, and what a late or lost sender can do."""
 
-import asyncio
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from psycopg.errors import UniqueViolation
-from sqlalchemy import select, text
+from sqlalchemy import text
 
-from shared import clock, deliveries, tables
-from shared.deliveries import Delivery, Recorded, Result
+from shared import clock, deliveries
+from shared.deliveries import Delivery, Result
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
+from tests.workers import sending
 
 PAST = text("app_now() - interval '1 minute'")
 
@@ -24,13 +24,15 @@ async def rows(runtime: Runtime) -> Rows:
 
 
 async def claim(rows: Rows, *delivery_ids: UUID, worker: str = "w1") -> list[Delivery]:
-    async with rows.rt.db.statement() as tx:
-        return await deliveries.claim(tx, delivery_ids, lease_s=30, worker=worker)
+    """What is due in the queues of these deliveries."""
+    queues = {(await rows.delivery(id_)).queue_id for id_ in delivery_ids}
+    return list((await sending.claim(rows.rt, *queues, worker=worker)).deliveries)
 
 
-async def record(rows: Rows, result: Result) -> Recorded:
+async def record(rows: Rows, result: Result) -> bool:
+    """Whether the delivery was still this attempt's to record."""
     async with rows.rt.db.statement() as tx:
-        return await deliveries.record(tx, result)
+        return (result.id, result.attempt) in await deliveries.record(tx, [result])
 
 
 def ended(delivery: Delivery, state: str = "delivered", **fields: object) -> Result:
@@ -138,23 +140,6 @@ async def test_claim_returns_all_that_an_attempt_needs(rows: Rows):
     assert rows.rt.sealer.open(delivery.secret_sealed, purpose=delivery.secret_purpose) == rows.secrets[endpoint]
 
 
-async def test_only_one_of_many_claimers_gets_a_delivery(rows: Rows):
-    await rows.endpoint()
-    made = await rows.record(*[rows.event() for _ in range(5)])
-    got = await asyncio.gather(*(claim(rows, *made[turn:], *made[:turn]) for turn in range(5)))
-
-    assert sorted(delivery.id for some in got for delivery in some) == sorted(made)
-
-
-async def test_claimer_does_not_wait_for_a_row_another_holds(rows: Rows):
-    await rows.endpoint()
-    held, free = await rows.record(rows.event(), rows.event())
-    async with rows.rt.db.transaction() as tx:
-        await tx.execute(select(tables.deliveries).where(tables.deliveries.c.id == held).with_for_update())
-
-        assert [delivery.id for delivery in await claim(rows, held, free)] == [free]
-
-
 async def test_lost_sender_leaves_the_delivery_to_the_next_under_a_new_fence(rows: Rows):
     first = await claimed(rows)
     assert await claim(rows, first.id) == []
@@ -162,9 +147,9 @@ async def test_lost_sender_leaves_the_delivery_to_the_next_under_a_new_fence(row
     (second,) = await claim(rows, first.id, worker="w2")
 
     assert (second.attempt, second.event_id) == (2, first.event_id)
-    assert not (await record(rows, ended(first, "failing", retry_in_s=60.0))).ours
+    assert not await record(rows, ended(first, "failing", retry_in_s=60.0))
     assert (await rows.delivery(first.id)).state == "pending"
-    assert (await record(rows, ended(second))).ours
+    assert await record(rows, ended(second))
     assert (await rows.delivery(first.id)).state == "delivered"
     assert [attempt.number for attempt in await rows.attempts(first.id)] == [1, 2]
 
@@ -195,82 +180,3 @@ async def test_failing_waits_for_its_time(rows: Rows):
     await rows.change(delivery.id, next_attempt_at=PAST)
     (again,) = await claim(rows, delivery.id)
     assert (again.attempt, again.attempt_count) == (2, 1)
-
-
-async def test_endpoint_shows_its_last_status_and_since_when_it_fails(rows: Rows):
-    delivery = await claimed(rows)
-    await record(rows, ended(delivery, "failing", status=500, error_class="status", retry_in_s=0.0))
-    failing = await rows.stored_endpoint(delivery.endpoint_id)
-    assert (failing.last_status, failing.last_triggered_at, failing.failing_since is None) == (
-        500,
-        failing.last_triggered_at,
-        False,
-    )
-
-    (second,) = await claim(rows, delivery.id)
-    await record(rows, ended(second, "failing", status=503, error_class="status", retry_in_s=0.0))
-    still = await rows.stored_endpoint(delivery.endpoint_id)
-    assert (still.last_status, still.failing_since) == (503, failing.failing_since)
-
-    (third,) = await claim(rows, delivery.id)
-    await record(rows, ended(third))
-    healthy = await rows.stored_endpoint(delivery.endpoint_id)
-    assert (healthy.last_status, healthy.failing_since) == (200, None)
-
-
-async def test_gone_disables_the_endpoint_and_what_waits_for_it_is_discarded(rows: Rows):
-    endpoint = await rows.endpoint()
-    made = await rows.record(rows.event(), rows.event())
-    (first,) = await claim(rows, made[0])
-    recorded = await record(rows, ended(first, "discarded", status=410, error_class="status", gone=True))
-
-    assert recorded == Recorded(ours=True, disabled=True)
-    stored = await rows.stored_endpoint(endpoint)
-    assert (stored.status, stored.disabled_reason) == ("disabled", "gone")
-    assert await claim(rows, *made) == []
-    assert [(await rows.delivery(id_)).state for id_ in made] == ["discarded", "discarded"]
-    assert await rows.record(rows.event()) == []
-
-
-async def test_ten_refused_addresses_in_a_row_disable_the_endpoint(rows: Rows):
-    endpoint = await rows.endpoint()
-    made = await rows.record(*[rows.event() for _ in range(20)])
-    deliveries = await claim(rows, *made)
-    refused = {"status": None, "error_class": "url_refused", "retry_in_s": 60.0}
-    for delivery in deliveries[:9]:
-        assert not (await record(rows, ended(delivery, "failing", **refused))).disabled
-    await record(rows, ended(deliveries[9]))
-    outcomes = [(await record(rows, ended(delivery, "failing", **refused))).disabled for delivery in deliveries[10:]]
-
-    assert outcomes == [False] * 9 + [True]
-    assert (await rows.stored_endpoint(endpoint)).disabled_reason == "url_refused"
-
-
-async def due(rows: Rows, rering_s: float = 5) -> set[UUID]:
-    async with rows.rt.db.statement() as tx:
-        return set(await deliveries.due(tx, limit=10_000, rering_s=rering_s))
-
-
-async def test_timer_finds_what_is_due_and_was_not_rung_lately(rows: Rows):
-    await rows.endpoint()
-    fresh, lost_bell, leased, lost_sender, waiting = await rows.record(*[rows.event() for _ in range(5)])
-    await claim(rows, leased, lost_sender)
-    for id_ in (lost_bell, leased, lost_sender, waiting):
-        await rows.change(id_, rung_at=PAST)
-    await rows.change(lost_sender, lease_expires_at=PAST)
-    await rows.change(waiting, next_attempt_at=text("app_now() + interval '1 hour'"))
-
-    assert await due(rows) & {fresh, lost_bell, leased, lost_sender, waiting} == {lost_bell, lost_sender}
-    assert not await due(rows) & {lost_bell, lost_sender}
-    assert await due(rows, rering_s=0) >= {fresh, lost_bell, lost_sender}
-
-
-async def test_sender_that_rings_itself_is_not_rung_by_the_timer_at_once(rows: Rows):
-    await rows.endpoint()
-    first, second = await claim(rows, *await rows.record(rows.event(), rows.event()))
-    await record(rows, ended(first, "failing", retry_in_s=0.0, self_rung=True))
-    await record(rows, ended(second, "failing", retry_in_s=0.0))
-
-    found = await due(rows)
-    assert second.id in found
-    assert first.id not in found

@@ -82,9 +82,12 @@ class Rows:
         )  # fmt: skip
 
     async def record(self, *facts: Event) -> list[UUID]:
-        """The deliveries that these events make."""
+        """The deliveries that these events make, in the order of the events."""
         async with self.rt.db.transaction() as tx:
-            return await outbox.record(tx, facts)
+            await outbox.record(tx, facts)
+            made = [fact.id for fact in facts]
+            found = list(await tx.execute(select(tables.deliveries).where(tables.deliveries.c.event_id.in_(made))))
+        return [row.id for row in sorted(found, key=lambda row: (made.index(row.event_id), row.id))]
 
     async def delivery(self, id_: UUID) -> Any:
         async with self.rt.db.statement() as tx:

@@ -4,20 +4,24 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
+from uuid import UUID
 
-import anyio
 import pytest
-from sqlalchemy import insert
-from standardwebhooks import Webhook
+from sqlalchemy import insert, text, update
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared import ids, tables
-from shared.messages import Deliver, Message
+from shared.credentials import new_webhook_secret
 from shared.runtime import Runtime
 from shared.settings import LOOPBACK
+from shared.signing import new_private_key
 from tests.shared.webhook_rows import Rows
-from tests.workers.receiver import receiving, response
+from tests.workers.receiver import never, receiving, response
+from tests.workers.sending import claim, send
 from workers import webhooks
 from workers.webhook_http import Answer, WebhookSender
+from workers.webhooks import Deliverer
 
 SCHEDULE = (5.0, 300.0, 1800.0)
 
@@ -36,11 +40,10 @@ async def sender() -> AsyncIterator[WebhookSender]:
     await sender.close()
 
 
-async def deliver(rows: Rows, sender: WebhookSender, *delivery_ids: object) -> int:
-    claimed = await webhooks.claim(rows.rt, delivery_ids, "w1")
-    for delivery in claimed:
-        await webhooks.run(rows.rt, sender, delivery)
-    return len(claimed)
+async def deliver(rows: Rows, sender: WebhookSender, *delivery_ids: UUID) -> int:
+    """Send what is due in the queues of these deliveries; how many were sent."""
+    queues = {(await rows.delivery(id_)).queue_id for id_ in delivery_ids}
+    return len(await send(rows.rt, sender, *queues))
 
 
 async def test_event_reaches_its_endpoint_signed_and_is_delivered(rows: Rows, sender: WebhookSender):
@@ -85,12 +88,10 @@ async def test_sender_that_died_before_recording_sends_again_with_the_same_webho
     rows: Rows, sender: WebhookSender
 ):
     async with receiving() as receiver:
-        await rows.endpoint(receiver.url())
+        endpoint = await rows.endpoint(receiver.url())
         (delivery_id,) = await rows.record(rows.event())
-        (lost,) = await webhooks.claim(rows.rt, [delivery_id], "dies")
-        await sender.post(
-            lost.url, webhooks._headers(rows.rt, lost, lost.body.encode()), lost.body.encode(), timeout_s=5
-        )
+        (lost,) = (await claim(rows.rt, endpoint)).deliveries
+        await webhooks._send(Deliverer.of(rows.rt, sender), lost, (lost.body or "").encode())
         await rows.change(delivery_id, lease_expires_at=datetime.now(UTC) - timedelta(seconds=1))
         await deliver(rows, sender, delivery_id)
 
@@ -99,36 +100,129 @@ async def test_sender_that_died_before_recording_sends_again_with_the_same_webho
     assert (first.headers["waybill-attempt"], second.headers["waybill-attempt"]) == ("1", "2")
 
 
-async def test_failed_try_rings_itself_when_the_next_is_soon(runtime: Runtime, rows: Rows, sender: WebhookSender):
-    rung: list[Message] = []
-    settings = runtime.settings.model_copy(update={"webhook_retry_schedule_s": (0.02, 3600.0)})
-    bell = anyio.Event()
+async def set_endpoint(rows: Rows, id_: UUID, **values: Any) -> None:
+    async with rows.rt.db.transaction() as tx:
+        await tx.execute(update(tables.webhook_endpoints).where(tables.webhook_endpoints.c.id == id_).values(**values))
 
-    def ring(message: Message) -> None:
-        rung.append(message)
-        bell.set()
 
-    rows.rt = replace(runtime, settings=settings, ring=ring)
-    async with receiving(response(500), response(500), response(200)) as receiver:
+@pytest.mark.parametrize(
+    ("signing", "schemes"), [("v1", ["v1", "v1"]), ("v1a", ["v1a"]), ("both", ["v1", "v1", "v1a"])]
+)
+async def test_all_keys_of_an_endpoint_sign_until_they_expire(
+    rows: Rows, sender: WebhookSender, signing: str, schemes: list[str]
+):
+    async with receiving() as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        await set_endpoint(rows, endpoint, signing=signing)
+        older, expired, private = new_webhook_secret(), new_webhook_secret(), new_private_key()
+        async with rows.rt.db.transaction() as tx:
+            for key, kind, left in ((older, "v1", "1 hour"), (expired, "v1", "-1 s"), (private, "v1a", None)):
+                id_ = ids.new()
+                values = {"id": id_, "endpoint_id": endpoint, "kind": kind}
+                sealed = rows.rt.sealer.seal(key, purpose=f"webhook_keys.key:{id_}")
+                expires_at = None if left is None else text(f"app_now() + interval '{left}'")
+                await tx.execute(insert(tables.webhook_keys).values(**values, key_sealed=sealed, expires_at=expires_at))
+        await rows.record(rows.event())
+        await send(rows.rt, sender, endpoint)
+
+    (request,) = receiver.received
+    signed = request.headers["webhook-signature"].split(" ")
+    assert sorted(one.partition(",")[0] for one in signed) == schemes
+    if signing != "v1a":
+        for secret in (rows.secrets[endpoint], older):
+            Webhook(secret).verify(request.body, request.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(expired).verify(request.body, request.headers)
+
+
+async def test_a_replay_says_which(rows: Rows, sender: WebhookSender):
+    async with receiving() as receiver:
         await rows.endpoint(receiver.url())
-        (delivery_id,) = await rows.record(rows.event())
-        await deliver(rows, sender, delivery_id)
-        with anyio.fail_after(10):
-            await bell.wait()
+        first, second = await rows.record(rows.event(), rows.event())
+        replay = ids.new()
+        await rows.change(second, replay_id=replay, trigger="replay")
+        await deliver(rows, sender, first, second)
 
-        assert rung == [Deliver(ids=(delivery_id,))]
-        assert await deliver(rows, sender, delivery_id) == 1
+    assert {r.headers.get("waybill-replay") for r in receiver.received} == {None, ids.prefixed("rpl", replay)}
+    assert (await rows.attempts(second))[0].trigger == "replay"
+
+
+async def test_the_endpoints_own_schedule_and_timeout_come_before_the_settings(rows: Rows, sender: WebhookSender):
+    async with receiving(never) as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        await set_endpoint(rows, endpoint, timeout_s=0.05, retry_schedule_s=[1000.0])
+        (delivery_id,) = await rows.record(rows.event())
+        await send(rows.rt, sender, endpoint)
+
     stored = await rows.delivery(delivery_id)
-    assert (stored.state, stored.attempt_count, stored.rung_at) == ("failing", 2, None)
-    assert len(rung) == 1
+    assert (await rows.attempts(delivery_id))[0].error == "no answer within 0.05 s"
+    assert 800 <= (stored.next_attempt_at - stored.created_at).total_seconds() <= 1201
+    await rows.change(delivery_id, next_attempt_at=datetime.now(UTC) - timedelta(seconds=1))
+    await send(rows.rt, sender, endpoint)
+    assert (await rows.delivery(delivery_id)).state == "exhausted"
+
+
+async def test_a_schedule_that_began_anew_is_counted_from_there(rows: Rows, sender: WebhookSender):
+    async with receiving(response(500)) as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        await set_endpoint(rows, endpoint, retry_schedule_s=[1000.0])
+        (delivery_id,) = await rows.record(rows.event())
+        await rows.change(delivery_id, attempt=7, attempt_count=7, schedule_from=7, trigger="manual")
+        await send(rows.rt, sender, endpoint)
+
+    stored = await rows.delivery(delivery_id)
+    assert (stored.state, stored.attempt_count, stored.trigger) == ("failing", 8, "scheduled")
+    assert (await rows.attempts(delivery_id))[0].trigger == "manual"
+
+
+@pytest.mark.parametrize("status", [500, 410])
+async def test_a_test_is_sent_once_and_disables_nothing(rows: Rows, sender: WebhookSender, status: int):
+    async with receiving(response(status)) as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        (delivery_id,) = await rows.record(rows.event())
+        await rows.change(delivery_id, trigger="test")
+        await send(rows.rt, sender, endpoint)
+
+    assert (await rows.delivery(delivery_id)).state == "exhausted"
+    assert (await rows.stored_endpoint(endpoint)).status == "active"
+
+
+async def test_an_event_that_is_kept_no_more_is_given_up(rows: Rows, sender: WebhookSender):
+    async with receiving() as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        event = rows.event()
+        (delivery_id,) = await rows.record(event)
+        async with rows.rt.db.transaction() as tx:
+            await tx.execute(tables.events.delete().where(tables.events.c.id == event.id))
+        await send(rows.rt, sender, endpoint)
+
+    stored = await rows.delivery(delivery_id)
+    assert (stored.state, stored.last_error, receiver.received) == ("discarded", "the event is no longer kept", [])
+
+
+async def test_what_was_said_is_in_the_log_but_no_secret_of_the_customer(rows: Rows, sender: WebhookSender):
+    async with receiving(response(302, location="https://b.example/", x_trace="t1")) as receiver:
+        endpoint = await rows.endpoint(receiver.url())
+        purpose = f"webhook_endpoints.auth_header:{endpoint}"
+        await set_endpoint(rows, endpoint, auth_header_sealed=rows.rt.sealer.seal("Bearer abc", purpose=purpose))
+        (delivery_id,) = await rows.record(rows.event())
+        await send(rows.rt, sender, endpoint)
+
+    (attempt,) = await rows.attempts(delivery_id)
+    sent = receiver.received[0].headers
+    assert attempt.request_headers["authorization"] == "…"
+    assert attempt.request_headers["webhook-signature"] == sent["webhook-signature"]
+    assert attempt.request_headers["waybill-attempt"] == "1"
+    assert (attempt.response_headers["x-trace"], attempt.redirect_target) == ("t1", "https://b.example/")
+    assert None not in (attempt.connect_ms, attempt.first_byte_ms, attempt.duration_ms)
 
 
 async def test_secret_that_cannot_be_opened_fails_the_try_and_sends_nothing(rows: Rows, sender: WebhookSender):
     async with receiving() as receiver:
-        await rows.endpoint(receiver.url())
+        endpoint = await rows.endpoint(receiver.url())
         (delivery_id,) = await rows.record(rows.event())
-        (delivery,) = await webhooks.claim(rows.rt, [delivery_id], "w1")
-        await webhooks.run(rows.rt, sender, replace(delivery, secret_purpose="something else"))
+        (delivery,) = (await claim(rows.rt, endpoint)).deliveries
+        await webhooks.deliver(Deliverer.of(rows.rt, sender), replace(delivery, secret_purpose="something else"))
 
     assert receiver.received == []
     assert (await rows.attempts(delivery_id))[0].error_class == "secret"
@@ -149,7 +243,7 @@ async def test_gone_disables_the_endpoint(rows: Rows, sender: WebhookSender):
     async with receiving(response(410)) as receiver:
         endpoint = await rows.endpoint(receiver.url())
         made = await rows.record(rows.event(), rows.event())
-        await deliver(rows, sender, made[0])
+        await send(rows.rt, sender, endpoint, most=1)
 
     assert (await rows.stored_endpoint(endpoint)).disabled_reason == "gone"
     assert await deliver(rows, sender, *made) == 0

@@ -1,0 +1,113 @@
+"""What came of attempts, recorded in groups: attempts, deliveries, circuits, health and what is told of it, at once."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from shared import clock, deliveries, delivery_queues, endpoint_health, log, outbox
+from shared.db import is_down, one_to_blame
+from shared.deliveries import Delivery, Result
+from shared.delivery_queues import Said
+from shared.endpoint_health import Outcome
+from shared.group_commit import GroupCommit
+from shared.messages import Deliver
+from shared.runtime import Runtime
+from shared.states import DeliveryState
+
+logger = log.get(__name__)
+
+AGAIN_S = 1.0
+TRIES = 10
+"""To record what was sent; then the lease is nearly over and the delivery is sent again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """An attempt that ended. gone: the receiver said 410."""
+
+    delivery: Delivery
+    result: Result
+    gone: bool = False
+
+
+class Records:
+    """Records attempts; one per process."""
+
+    def __init__(self, rt: Runtime) -> None:
+        self._rt = rt
+        self._group: GroupCommit[Ended, bool] = GroupCommit(self._commit, alone=one_to_blame)
+
+    async def add(self, ended: Ended) -> bool:
+        """Whether the delivery was still this attempt's to record. Waits for a database that is away, for a while.
+
+        What cannot be recorded with all the receiver said is recorded without it: else it would be sent for ever.
+        """
+        for _ in range(TRIES - 1):
+            try:
+                return await self._group.add(ended)
+            except Exception as error:  # noqa: BLE001 - the last try raises
+                logger.warning("record_failed", delivery_id=str(ended.delivery.id), error=type(error).__name__)
+                if is_down(error):
+                    await asyncio.sleep(AGAIN_S)
+                else:
+                    ended = replace(ended, result=_short(ended.result))
+        return await self._group.add(ended)
+
+    async def _commit(self, group: Sequence[Ended]) -> list[bool | Exception]:
+        now = clock.now()
+        async with self._rt.db.hot_transaction() as tx:
+            tries = await deliveries.record(tx, [ended.result for ended in group])
+            await delivery_queues.tell(tx, said(group))
+            outcomes = [_outcome(e, tries[e.delivery.fence]) for e in group if e.delivery.fence in tries]
+            events = await endpoint_health.count(
+                tx, outcomes, now=now, disable_after_s=self._rt.settings.webhook_disable_after_s
+            )
+            queues = await outbox.record(tx, events)
+        endpoint_health.log_events(events)
+        self._rt.ring(Deliver(ids=tuple(queues)))
+        return [ended.delivery.fence in tries for ended in group]
+
+
+def said(group: Sequence[Ended]) -> list[Said]:
+    """What these attempts, in the order they ended, say about their queues. Tests and our own mistakes say nothing."""
+    told: dict[object, Said] = {}
+    for ended in group:
+        if ended.delivery.trigger == "test" or ended.result.error_class == "secret":
+            continue
+        id_ = ended.delivery.queue_id
+        before = told.get(id_, Said(id=id_, succeeded=False, failures=0))
+        if ended.result.error_class is None or ended.result.state == DeliveryState.ABORTED:
+            told[id_] = Said(id=id_, succeeded=True, failures=0)
+        else:
+            told[id_] = Said(id=id_, succeeded=before.succeeded, failures=before.failures + 1)
+    return [told[id_] for id_ in sorted(told, key=str)]
+
+
+def _short(result: Result) -> Result:
+    return replace(
+        result,
+        error=None if result.error is None else "what the receiver said cannot be shown",
+        request_headers=None,
+        response_headers=None,
+        response_head=None,
+        redirect_target=None,
+    )
+
+
+def _outcome(ended: Ended, attempt_count: int) -> Outcome:
+    delivery, result = ended.delivery, ended.result
+    return Outcome(
+        delivery_id=delivery.id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        team_id=delivery.team_id,
+        endpoint_id=delivery.endpoint_id,
+        state=result.state,
+        was_failing=delivery.was_failing,
+        trigger=delivery.trigger,
+        attempt_count=attempt_count,
+        status=result.status,
+        error_class=result.error_class,
+        error=result.error,
+        gone=ended.gone,
+    )
