@@ -249,6 +249,7 @@ def upgrade() -> None:
     op.add_column("webhook_endpoints", sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
     for name, table, column, condition in PARTIAL:
         op.create_index(name, table, column, unique=False, postgresql_where=sa.text(condition))
+    op.drop_column("deliveries", "rung_at")
     op.execute(CREATED)
     for table, name, condition in CHECKS:
         op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
@@ -256,6 +257,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.add_column("deliveries", sa.Column("rung_at", sa.DateTime(timezone=True), nullable=True))
     for name, table, _, _ in PARTIAL:
         op.drop_index(name, table_name=table)
     for table, name, _ in CHECKS:

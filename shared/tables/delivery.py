@@ -145,7 +145,6 @@ deliveries = Table(
     Column("worker", Text),
     time("next_attempt_at", default=True),
     time("lease_expires_at"),
-    time("rung_at"),
     Column("last_status", Integer),
     Column("last_error", Text),
     time("created_at", default=True),

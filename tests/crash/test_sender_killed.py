@@ -1,0 +1,42 @@
+"""The sender dies between the POST and its record: the webhook comes again under the same id, and is never lost."""
+
+import asyncio
+
+from tests.invariants import verify
+from tests.stack import Stack
+from tests.waiting import until
+from tests.workers.receiver import response
+
+
+async def test_a_sender_killed_between_post_and_record_sends_again_with_the_same_id(stack: Stack) -> None:
+    team = await stack.team()
+
+    async def kill(writer: asyncio.StreamWriter) -> None:
+        """The request is read, its answer on the way, and nobody is left who could write that down."""
+        writer.write(response(200))
+        for pid in stack.worker_pids():
+            stack.kill_worker_unit(pid)
+
+    hooks = await stack.receiver(kill, response(200))
+    await team.register(hooks, ["job.completed"])
+    job = (await team.job("Hello", auto_complete=True))["job_id"]
+    await hooks.arrived(1)
+
+    async def leased() -> int:
+        rows = await stack.sql("select attempt from deliveries where job_id = %s and delivered_at is null", job)
+        return int(rows[0].attempt) if rows else 0
+
+    assert await leased() == 1, "it was delivered and not recorded"
+    await stack.sql("update deliveries set lease_expires_at = now() where job_id = %s", job)
+
+    async def twice() -> bool:
+        return len(hooks.receiver.received) == 2
+
+    await until(twice, "the webhook came again")
+    first, second = hooks.receiver.received
+    assert first.body == second.body
+    names = ("webhook-id", "waybill-delivery-id")
+    assert [first.headers[name] for name in names] == [second.headers[name] for name in names]
+    assert [received.headers["waybill-attempt"] for received in (first, second)] == ["1", "2"]
+    await verify(stack, delivered=True)
+    assert len(hooks.receiver.received) == 2
