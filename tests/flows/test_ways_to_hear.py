@@ -30,6 +30,8 @@ async def test_a_call_is_waited_for_polled_and_called_back_and_all_say_the_same(
     followed = accepted(await team.client.get(event["data"]["result_url"]))
 
     assert waited["response"] == {"role": "assistant", "content": "Paris", "finish_reason": "stop"}
+    for answer in (polled, preferred, followed):
+        assert answer.pop("callback")["url"] == hooks.url, "its state moves on between the answers"
     assert polled == preferred == followed
     assert waited == {name: polled[name] for name in waited}
     assert event["data"]["id"] == waited["call_id"] == call.call_id

@@ -1,6 +1,6 @@
 """Replays and retries by hand on the wire: the event's own id and bytes again, and retried like any other."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from shared.messages import Deliver, Message
 from shared.replays import Piece, Replay, Wanted
 from shared.runtime import Runtime
 from shared.settings import LOOPBACK
+from tests.servers import Servers
 from tests.shared.webhook_rows import Rows
 from tests.workers.receiver import receiving, response
 from tests.workers.sending import send
@@ -18,6 +19,14 @@ from workers.replays import advance
 from workers.webhook_http import WebhookSender
 
 SCHEDULE = (5.0, 300.0)
+
+
+@pytest.fixture(scope="module")
+def database_url(servers: Servers) -> Iterator[str]:
+    """Of this module: the step that is tested takes the replays of all teams."""
+    url = servers.create_database()
+    yield url
+    servers.drop_database(url)
 
 
 @pytest.fixture
