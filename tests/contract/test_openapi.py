@@ -98,9 +98,18 @@ def test_the_body_that_try_it_out_starts_with_is_taken(route: Any):
 def test_every_type_is_a_webhook_with_an_example_of_its_schema(whole: dict[str, Any]):
     assert set(whole["webhooks"]) == set(EVENTS) == {*event_types.ALL, event_types.TEST}
     for type_, item in whole["webhooks"].items():
+        assert item["post"]["description"].startswith(item["post"]["summary"])
         content = item["post"]["requestBody"]["content"]["application/json"]
         assert content["example"]["type"] == type_
         EVENTS[type_].model_validate_json(orjson.dumps(content["example"]), strict=True)
+
+
+def test_queries_of_the_log_and_of_deliveries_say_what_they_mean(whole: dict[str, Any]):
+    routes = [(path, said) for _, path, said in operations(whole) if "/webhooks" in path or "/events" in path]
+    queries = {(path, p["name"]): p for path, said in routes for p in said["parameters"] if p["in"] == "query"}
+    assert [place for place, parameter in queries.items() if not parameter.get("description")] == []
+    assert queries["/api/events", "event_type"]["description"] == "Another name of `types`."
+    assert len(queries) > 40
 
 
 def test_callbacks_name_the_events_that_they_may_carry(whole: dict[str, Any]):
@@ -131,40 +140,34 @@ async def test_the_events_of_a_job_are_as_the_document_says(scene: Scene):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=named)
-async def test_who_is_nobody_is_let_in_where_the_document_says_so_only(scene: Scene, route: Any):
-    answer = await scene.client.request(route.method, filled(route, {}), json={})
-    if route.given.access != "none":
-        assert answer.status_code == 401, answer.text
-        assert answer.headers["www-authenticate"] == "Bearer"
-        assert refusal(route, answer)[0] == 401
-    elif route.body is None:
-        assert answer.status_code in {200, 404} or route.path == "/olla/litellm/health"
+async def test_who_is_nobody_is_let_in_where_the_document_says_so_only(scene: Scene):
+    for route in ROUTES:
+        answer = await scene.client.request(route.method, filled(route, {}), json={})
+        if route.given.access != "none":
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), named(route)
+            assert refusal(route, answer)[0] == 401
+        elif route.body is None:
+            assert answer.status_code in {200, 404} or route.path == "/olla/litellm/health", named(route)
 
 
-@pytest.mark.parametrize("route", opened_by("admin:r", "admin:w", "owner", "session"), ids=named)
-async def test_a_team_is_refused_on_every_admin_route(scene: Scene, team_key: str, route: Any):
-    headers = {"Authorization": f"Bearer {team_key}"}
-    answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=headers)
-    assert refusal(route, answer) == (403, "Admin access required")
+async def test_a_team_is_refused_on_every_admin_route(scene: Scene):
+    headers = {"Authorization": f"Bearer {(await scene.api.team())['virtual_key']}"}
+    for route in opened_by("admin:r", "admin:w", "owner", "session"):
+        answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=headers)
+        assert refusal(route, answer) == (403, "Admin access required"), named(route)
 
 
-@pytest.mark.parametrize("route", opened_by("team"), ids=named)
-async def test_an_admin_is_refused_on_every_route_of_teams(scene: Scene, route: Any):
-    answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=scene.api.admin)
-    assert refusal(route, answer) == (403, "This endpoint needs a team virtual key")
+async def test_an_admin_is_refused_on_every_route_of_teams(scene: Scene):
+    for route in opened_by("team"):
+        answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=scene.api.admin)
+        assert refusal(route, answer) == (403, "This endpoint needs a team virtual key"), named(route)
 
 
-@pytest.mark.parametrize("route", opened_by("session"), ids=named)
-async def test_the_admin_key_is_no_session(scene: Scene, route: Any):
-    answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=scene.api.admin)
-    assert (answer.status_code, answer.json()) == (403, {"detail": "This endpoint needs an admin user's session"})
-
-
-@pytest.fixture
-async def team_key(scene: Scene) -> str:
-    key: str = (await scene.api.team())["virtual_key"]
-    return key
+async def test_the_admin_key_is_no_session(scene: Scene):
+    for route in opened_by("session"):
+        answer = await scene.client.request(route.method, filled(route, {}), json={}, headers=scene.api.admin)
+        told = (answer.status_code, answer.json())
+        assert told == (403, {"detail": "This endpoint needs an admin user's session"}), named(route)
 
 
 @pytest.mark.parametrize(

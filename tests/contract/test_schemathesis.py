@@ -35,7 +35,7 @@ SCHEMA = schemathesis.openapi.from_dict(
     document(app.TABLES),
     config=SchemathesisConfig.from_dict({"generation": {"with-security-parameters": False}}),
 )
-FEW, MANY = 8, 200
+FEW, MANY = 6, 200
 SHORT_S = 0.01
 SECRET_KEY = "contract-secret-key-of-at-least-32-characters"
 CALLERS: dict[str, tuple[str, ...]] = {
