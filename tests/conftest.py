@@ -1,4 +1,5 @@
-"""Fixtures over real servers; for an empty database override `database_url` with `fresh_database_url`."""
+"""Fixtures over real servers; for an empty database override `database_url`
+with `fresh_database_url`, for one of a module with `module_database_url`."""
 
 import base64
 import os
@@ -61,6 +62,14 @@ def servers() -> Iterator[Servers]:
 def database_url(servers: Servers) -> str:
     """A migrated database shared by the tests of this process: make your own team, count only your own rows."""
     return servers.create_database()
+
+
+@pytest.fixture(scope="module")
+def module_database_url(servers: Servers) -> Iterator[str]:
+    """A migrated database for the tests of one module."""
+    url = servers.create_database()
+    yield url
+    servers.drop_database(url)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """An admin sees how webhooks do over all teams."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -9,18 +8,15 @@ import pytest
 from shared import ids
 from tests.api.admin import made, refusal
 from tests.scene import Scene
-from tests.servers import Servers
 from tests.shared.webhook_rows import Rows
 
 PATH = "/webhooks/health"
 
 
 @pytest.fixture(scope="module")
-def database_url(servers: Servers) -> Iterator[str]:
+def database_url(module_database_url: str) -> str:
     """Of this module: all teams are counted."""
-    url = servers.create_database()
-    yield url
-    servers.drop_database(url)
+    return module_database_url
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What a streamed call leaves on Redis and in its rows: every chunk once and in order, and never two answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,6 @@ from shared.calls import Claimed
 from shared.chunks import Chunks, End
 from shared.states import Outcome
 from tests.scene import TOKENS, Scene, Team, answer
-from tests.servers import Servers
 from tests.waiting import until
 from workers import sweeper
 from workers.calls import Calls
@@ -64,11 +63,9 @@ def broken(code: str = "provider_error", **fields: Any) -> ProviderError:
 
 
 @pytest.fixture(scope="module")
-def database_url(servers: Servers) -> Iterator[str]:
+def database_url(module_database_url: str) -> str:
     """Of this module: it looks at all the books, and leaves leases that have expired."""
-    url = servers.create_database()
-    yield url
-    servers.drop_database(url)
+    return module_database_url
 
 
 @pytest.fixture
