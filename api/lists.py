@@ -1,16 +1,13 @@
 """What list routes share: the page asked for, the dates it is limited to, the link to the next page."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
 
-from api.fields import Absent
-from shared.errors import BadRequest
+from api.fields import DAY, Absent, moment
 
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 MILLISECOND = timedelta(milliseconds=1)
 """Times are shown in milliseconds: an inclusive end takes in all that is shown as equal to it."""
 
@@ -18,8 +15,8 @@ MILLISECOND = timedelta(milliseconds=1)
 class Page(Absent):
     """`limit` and `offset` of every list."""
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="How many a page has at most.")] = 100
+    offset: Annotated[int, Field(ge=0, le=10**9, description="How many to pass over.")] = 0
 
 
 class Dated(Absent):
@@ -31,14 +28,14 @@ class Dated(Absent):
     @property
     def since(self) -> datetime | None:
         """The first moment included. Raises BadRequest."""
-        return None if self.start_date is None else _time("start_date", self.start_date)
+        return None if self.start_date is None else moment("start_date", self.start_date)
 
     @property
     def before(self) -> datetime | None:
         """The first moment after the end. Raises BadRequest."""
         if self.end_date is None:
             return None
-        end = _time("end_date", self.end_date)
+        end = moment("end_date", self.end_date)
         try:
             return end + (timedelta(days=1) if DAY.fullmatch(self.end_date) else MILLISECOND)
         except OverflowError:
@@ -56,11 +53,3 @@ def next_link(request: Request, page: Page, total: int) -> dict[str, str]:
         return {}
     url = request.url.include_query_params(limit=page.limit, offset=following)
     return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
-
-
-def _time(field: str, text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise BadRequest(f"Invalid {field} format: {text}. Use ISO format (YYYY-MM-DD)") from None

@@ -5,6 +5,7 @@ a call       failed or cancelled: the key is free
 an answer    the same status and body again
 a call       completed: rebuilt from its row; unfinished: 409
 a job        rebuilt by the handler
+a delivery   rebuilt by the handler: the repeat of a test waits for the same attempt
 """
 
 import hashlib
@@ -39,7 +40,7 @@ Answer = TypeVar("Answer", bound=dict[str, Any] | list[Any] | Reply)
 class Once:
     """What a POST handler knows of its key; without one nothing here has an effect.
 
-    job_id, call_id: what an earlier request with this key made, when its answer is to be rebuilt.
+    job_id, call_id, delivery_id: what an earlier request with this key made, when its answer is to be rebuilt.
     """
 
     rt: Runtime
@@ -47,11 +48,12 @@ class Once:
     request: bytes = b""
     job_id: UUID | None = None
     call_id: UUID | None = None
+    delivery_id: UUID | None = None
 
     @property
     def is_repeat(self) -> bool:
         """Whether the handler is asked to rebuild an answer."""
-        return self.job_id is not None or self.call_id is not None
+        return self.job_id is not None or self.call_id is not None or self.delivery_id is not None
 
     def claim(self, *, job_id: UUID | None = None, call_id: UUID | None = None, answer: Any = None) -> Claim | None:
         """What the effect's transaction has to take, by `idempotency.claim`; None without a key."""
@@ -68,6 +70,12 @@ class Once:
         if wanted is not None and not await idempotency.claim(tx, [wanted]):
             raise Repeated
         return answer
+
+    async def take(self, tx: Tx, *, delivery_id: UUID) -> None:
+        """Take the key in the transaction of a delivery, of which a repeat makes its answer. Raises Repeated."""
+        wanted = self.claim()
+        if wanted is not None and not await idempotency.claim(tx, [replace(wanted, delivery_id=delivery_id)]):
+            raise Repeated
 
     async def store(self, answer: Answer, *, call_id: UUID | None = None) -> Answer:
         """Keep an answer whose effect is committed, or that had none; returns it. call_id: the call it speaks of."""
@@ -129,7 +137,7 @@ async def repeated(once: Once) -> Once | Response:
         return _replayed(once.rt.sealer, once.scope, kept)
     if kept.call_id is not None and kept.call_state != CallState.COMPLETED:
         raise still_running()
-    return replace(once, job_id=kept.job_id, call_id=kept.call_id)
+    return replace(once, job_id=kept.job_id, call_id=kept.call_id, delivery_id=kept.delivery_id)
 
 
 def still_running() -> Conflict:

@@ -105,7 +105,8 @@ def header_parameters(route: Documented) -> list[Schema]:
     if route.takes_key:
         found.append(_header("Idempotency-Key", "Makes a repeat of this request harmless: quoted or bare, 1..255."))
     if route.waits:
-        found.append(_header("Prefer", "`wait=N`: wait at most N s (0..600). `respond-async`: do not wait."))
+        most_s = 60 if route.reads_log else 600
+        found.append(_header("Prefer", f"`wait=N`: wait at most N s (0..{most_s}). `respond-async`: do not wait."))
     if route.is_conditional:
         found.append(_header("If-None-Match", "The ETag you have: 304 when it still is the same."))
     if route.is_of_gateway and route.makes_a_call:

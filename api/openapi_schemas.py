@@ -48,10 +48,7 @@ class Schemas:
         """Its fields as parameters; null cannot be written in a query string."""
         schema = self._resolved(model)
         required = schema.get("required", [])
-        return [
-            {"name": name, "in": "query", "required": name in required, "schema": _without_null(field)}
-            for name, field in schema.get("properties", {}).items()
-        ]
+        return [_parameter(name, field, name in required) for name, field in schema.get("properties", {}).items()]
 
     def components(self, document: Schema) -> Schema:
         """The named schemas that the document refers to, directly or through another."""
@@ -76,11 +73,17 @@ def _add_other_names(schema: Schema, model: type[BaseModel]) -> None:
             continue
         first, *others = [name for name in field.validation_alias.choices if isinstance(name, str)]
         for other in others:
-            schema["properties"][other] = {"description": f"Another name of `{first}`.", **schema["properties"][first]}
+            schema["properties"][other] = {**schema["properties"][first], "description": f"Another name of `{first}`."}
         if first in schema.get("required", []):
             schema["required"].remove(first)
             one = {"anyOf": [{"required": [name]} for name in (first, *others)]}
             schema.setdefault("allOf", []).append(one)
+
+
+def _parameter(name: str, field: Schema, required: bool) -> Schema:
+    schema = _without_null(field)
+    said = {"description": text} if (text := schema.pop("description", None)) else {}
+    return {"name": name, "in": "query", "required": required, **said, "schema": schema}
 
 
 def _without_null(schema: Schema) -> Schema:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api.openapi_routes import CLAUSE_END
 from api.wire.event_examples import EXAMPLES
 from api.wire.events import WHEN
 from shared import event_types
@@ -48,7 +49,9 @@ RESPONSES: Schema = {
 def webhook(type_: str, schema: Schema) -> Schema:
     """The request of an event of this type to an endpoint."""
     said = [WHEN[type_], *([OPT_IN] if type_ in event_types.OPT_IN else []), SIGNED]
-    return _request(type_, "\n\n".join(said), {"schema": schema, "example": EXAMPLES[type_]})
+    return _request(
+        CLAUSE_END.split(WHEN[type_], maxsplit=1)[0], "\n\n".join(said), {"schema": schema, "example": EXAMPLES[type_]}
+    )
 
 
 def callback(schema: Schema) -> Schema:

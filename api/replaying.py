@@ -7,8 +7,9 @@ from uuid import UUID
 
 from api.auth import Caller
 from api.delivery_objects import states
+from api.fields import event_id_at, job_id_at
 from api.wire.deliveries import DEFAULT_RATE_PER_S, ReplayIn
-from shared import event_log, event_types, ids, replays
+from shared import event_log, event_types, ids, outbox, replays
 from shared.db import Tx
 from shared.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound
 from shared.event_log import CLOCKS
@@ -29,17 +30,23 @@ class Subscriber(Target, Protocol):
 async def recover(
     tx: Tx, endpoint: Subscriber, since: datetime, *, days: int, rate_per_s: float = DEFAULT_RATE_PER_S
 ) -> Replay:
-    """Start sending what the endpoint subscribes to and was not delivered since then.
+    """Start sending what the endpoint subscribes to and was not delivered since then; asked for twice it is one replay.
 
     days: how long deliveries are kept; of what is older nobody knows whether it was delivered.
     """
     since = max(since, await replays.known_since(tx, days=days))
     wanted = Wanted(types=event_types.matching(endpoint.events), since=since, missed=True)
-    return await start(tx, endpoint, wanted, rate_per_s)
+    await outbox.hold(tx, [endpoint.team_id])
+    running = await replays.recovering(tx, endpoint.id, wanted)
+    return running or await start(tx, endpoint, wanted, rate_per_s)
 
 
 async def start(tx: Tx, endpoint: Target, wanted: Wanted, rate_per_s: float) -> Replay:
-    """Start a replay of all that matches up to now; the timer makes its deliveries."""
+    """Start a replay of all that matches up to now; the timer makes its deliveries.
+
+    The log is held: events that were being recorded without the endpoint in mind are in it, later ones see it.
+    """
+    await outbox.hold(tx, [endpoint.team_id])
     piece = await _piece(tx, endpoint.team_id, wanted)
     found = await replays.matched(tx, endpoint, wanted, piece)
     return await replays.create(tx, endpoint, wanted, piece, matched=found.count, rate_per_s=rate_per_s)
@@ -72,16 +79,17 @@ async def wanted_by(tx: Tx, endpoint: Subscriber, body: ReplayIn) -> Wanted:
     given = [name for name in FILTERS if getattr(body, name) is not None]
     if body.event_ids is not None:
         if given:
-            raise Invalid.at(["body", given[0]], "event_ids stand alone", "value_error")
+            raise Invalid.at(
+                ["body", given[0]],
+                f"leave out {given[0]}: event_ids cannot be combined with other filters",
+                "value_error",
+            )
         return Wanted(event_ids=await _known(tx, endpoint.team_id, body.event_ids))
     if not given:
         raise Invalid.at(["body"], f"give event_ids or one of {', '.join(FILTERS)}", "value_error")
-    job_id = None if body.job_id is None else ids.parse(body.job_id)
-    if body.job_id is not None and job_id is None:
-        raise BadRequest("Invalid job_id")
     return Wanted(
         types=_types(endpoint, body),
-        job_id=job_id,
+        job_id=job_id_at("body", body.job_id),
         since=body.since,
         until=body.until,
         states=None if body.statuses is None else states(body.statuses),
@@ -99,11 +107,7 @@ def _types(endpoint: Subscriber, body: ReplayIn) -> list[str]:
 
 
 async def _known(tx: Tx, team_id: str, event_ids: Sequence[str]) -> list[UUID]:
-    parsed = {text: ids.parse_prefixed("evt", text) for text in event_ids}
-    malformed = next((text for text, id_ in parsed.items() if id_ is None), None)
-    if malformed is not None:
-        raise BadRequest("Invalid event id")
-    found = [id_ for id_ in parsed.values() if id_ is not None]
+    found = [event_id_at(["body", "event_ids", n], text) for n, text in enumerate(event_ids)]
     unknown = await replays.unknown(tx, team_id, found)
     if unknown is not None:
         raise BadRequest(f"Unknown event: {ids.prefixed('evt', unknown)}")

@@ -10,6 +10,7 @@ from shared import delivery_queues, ids, webhook_endpoints, webhook_keys
 from shared.clock import iso
 from shared.credentials import CannotOpen, Sealer
 from shared.db import Tx
+from shared.delivery_queues import Circuit
 from shared.errors import NotFound
 from shared.runtime import Runtime
 from shared.webhook_endpoints import Endpoint
@@ -37,7 +38,7 @@ async def show_webhooks(rt: Runtime, tx: Tx, found: Sequence[Endpoint]) -> list[
     return [
         {
             **_shown(rt, endpoint),
-            "circuit": circuits.get(endpoint.id, "closed"),
+            **_circuit(circuits.get(endpoint.id, Circuit())),
             "public_key": None if endpoint.signing == "v1" else public_keys.get(endpoint.id),
         }
         for endpoint in found
@@ -61,6 +62,10 @@ def _shown(rt: Runtime, endpoint: Endpoint) -> dict[str, Any]:
         **{name: getattr(endpoint, name) for name in AS_THEY_ARE},
         **{name: iso(getattr(endpoint, name)) for name in TIMES},
     }
+
+
+def _circuit(circuit: Circuit) -> dict[str, Any]:
+    return {"circuit": circuit.state, "circuit_until": iso(circuit.until)}
 
 
 def _header_names(sealer: Sealer, endpoint: Endpoint) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from shared import signing
 from shared.credentials import new_webhook_secret
 
 STOPPED, REFUSED = 0, 1
+PORT = re.compile(r"\d+(/|$)")
+"""Where `--forward` may begin when this machine is meant."""
 
 EPILOG = """\
 Events are posted in the order of the log, each signed as Waybill signs webhooks (Standard Webhooks 1.0.0).
@@ -52,7 +55,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         required=True,
         type=local_url,
         metavar="URL",
-        help="where to post: a URL, host:port/path, or a port",
+        help="where to post: a URL, host:port/path, or port/path on this machine",
     )
     add(
         "--url",
@@ -108,6 +111,8 @@ async def _until_stopped(listener: Listener) -> None:
 async def _work(listener: Listener) -> None:
     if listener.cursor is None and listener.since is None:
         await listener.skip()
+    else:
+        await listener.look()
     _say("ready (Ctrl-C stops)")
     await listener.run()
 
@@ -132,11 +137,15 @@ def _keep(file: Path, cursor: str) -> None:
 
 
 def local_url(text: str) -> str:
-    """`3000`, `localhost:3000/hook` or a whole URL as a URL. Raises ArgumentTypeError."""
-    url = f"http://localhost:{text}/" if text.isdecimal() else text if "://" in text else f"http://{text}"
+    """`3000`, `3000/hook`, `localhost:3000/hook` or a whole URL as a URL. Raises ArgumentTypeError."""
+    url = text if "://" in text else f"http://{text}"
+    if PORT.match(text):
+        url = f"http://localhost:{text}" if "/" in text else f"http://localhost:{text}/"
     try:
         parts = urlsplit(url)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        # A bare number would be an address in decimal: nobody's machine that was meant.
+        is_good = parts.scheme in {"http", "https"} and bool(host) and not host.isdecimal() and parts.port != 0
     except ValueError:
         is_good = False
     if not is_good:

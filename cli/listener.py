@@ -58,6 +58,10 @@ class Listener:
         """Go to the end of the log: only what happens from now on is forwarded. Raises CannotListen."""
         self._move((await self._page(since=NEVER, limit=1))["next_after"])
 
+    async def look(self) -> None:
+        """Ask for the first page and forward nothing. Raises CannotListen."""
+        await self._page(since=self.since, limit=1)
+
     async def step(self) -> None:
         """Forward one page, or wait for one. Raises CannotListen."""
         asked_at = time.monotonic()
@@ -156,4 +160,7 @@ def _detail(answer: httpx.Response) -> str:
     except (ValueError, KeyError, TypeError):
         detail = answer.reason_phrase
     hint = "; begin with --since, or with new events" if answer.status_code == 410 else ""
+    if isinstance(detail, list):
+        hint = "; listen with a team's virtual key" if "team_id" in str(detail) else ""
+        detail = ", ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in detail)
     return f"the api answered {answer.status_code}: {detail}{hint}"

@@ -22,6 +22,12 @@ from shared.prices import Price
 from shared.states import FINAL, CallState, JobStatus, Outcome
 from shared.usage_lines import UsageLines
 
+OVERDUE = {
+    "deadline_exceeded": "The job's deadline passed before it had ended",
+    "idle_timeout": "The job had no call under way for too long",
+}
+"""What a job says that failed by the clock."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
@@ -183,7 +189,8 @@ async def end_calls(
     ends = {**_auto_completed(locked, final), **(finishing or {})}
     for job_id, (status, reason, error) in ends.items():
         job = locked[job_id]
-        job.status, job.failure_reason, job.error_message, job.completed_at = status, reason, error, now
+        job.status, job.failure_reason, job.completed_at = status, reason, now
+        job.error_message = error or OVERDUE.get(reason or "")
     warnings = await settling.settle(tx, locked, final, [locked[job_id] for job_id in ends], now=now)
     for job_id in ends:
         usage.count_job(locked[job_id])
@@ -220,9 +227,14 @@ def _auto_completed(
         if call.error_code == "deadline_exceeded" and call.deadline_at == job.deadline_at:
             ends[job.id] = (JobStatus.FAILED, "deadline_exceeded", None)
         elif job.id not in ends:
-            failed = (JobStatus.FAILED, "all_calls_failed", None)
+            failed = (JobStatus.FAILED, "all_calls_failed", _none_completed(job, call))
             ends[job.id] = (JobStatus.COMPLETED, None, None) if job.calls_completed else failed
     return ends
+
+
+def _none_completed(job: Job, last: Call) -> str:
+    ended = f"{job.calls_failed} failed, {job.calls_cancelled} cancelled"
+    return f"No call of the job completed ({ended}). The last one: {last.error_code}: {last.error_message}"
 
 
 def _call_row(report: Report) -> dict[str, Any]:

@@ -34,8 +34,8 @@ with q as materialized (
 ), claimed as (
     update deliveries d
        set attempt = d.attempt + 1, worker = %(worker)s,
-           lease_expires_at = app_now() + make_interval(secs => greatest(
-               %(lease_s)s::float8, coalesce(w.timeout_s, %(timeout_s)s::float8) + %(margin_s)s::float8))
+           lease_expires_at = app_now() + make_interval(secs =>
+               coalesce(w.timeout_s, %(timeout_s)s::float8) + %(margin_s)s::float8)
       from due join deliveries s on s.id = due.id left join webhook_endpoints w on w.id = s.endpoint_id
      where d.id = due.id
     returning d.*
@@ -47,7 +47,8 @@ with q as materialized (
 )
 select q.id as queue_id, cardinality(q.held) as held, d.id, d.event_id, d.event_type, d.team_id, d.job_id,
        d.endpoint_id, d.callback,
-       d.replay_id, d.trigger, d.attempt, d.attempt_count, d.schedule_from, d.state = 'failing' as was_failing,
+       d.replay_id, d.trigger, d.attempt, d.attempt_count, d.schedule_from, app_now() as claimed_at,
+       d.state = 'failing' as was_failing,
        coalesce(d.body, e.body) as body,
        d.body is null and w.payload = 'full' and d.event_type = 'call.completed' as lacks_answer,
        e.subject_id as call_id, coalesce(w.url, c.callback_url, j.callback_url) as url,
@@ -107,13 +108,35 @@ update deliveries d
 returning d.id, d.attempt, d.attempt_count
 """
 
+# `leased` names what may be under way: no scan of deliveries. Limits keep the planner from thinking of one.
+SENDERS = """
+select distinct d.worker
+  from delivery_queues q cross join lateral unnest(q.leased) l(id)
+ cross join lateral (select worker from deliveries
+                      where id = l.id and state in ('pending', 'failing') and lease_expires_at > app_now() limit 1) d
+"""
+
+FREE = """
+with left_over as materialized (
+    select d.id
+      from delivery_queues q cross join lateral unnest(q.leased) l(id)
+     cross join lateral (select id from deliveries
+                          where id = l.id and worker = any(%(workers)s) and state in ('pending', 'failing')
+                            and lease_expires_at > app_now() limit 1) d
+)
+update deliveries set lease_expires_at = app_now()
+ where id = any(array(select id from left_over)) and worker = any(%(workers)s) and state in ('pending', 'failing')
+   and lease_expires_at > app_now()
+returning queue_id
+"""
+
 # What is under way, or just being claimed or recorded, is met again by the next step or by the claim.
 DISCARD = """
 update deliveries d set state = 'discarded', lease_expires_at = null, last_error = %(reason)s
   from (select id from deliveries
          where queue_id = %(endpoint_id)s and state in ('pending', 'failing') and trigger <> 'test'
            and (lease_expires_at is null or lease_expires_at <= app_now())
-         limit %(limit)s for update skip locked) s
+         order by next_attempt_at limit %(limit)s for update skip locked) s
  where d.id = s.id
 returning d.id
 """
@@ -138,7 +161,7 @@ class Delivery:
     """One claimed delivery with all that its attempt needs. `attempt` is the fence, `attempt_count` the tries told.
 
     body: None when its event is no longer kept. timeout_s, schedule_s: None means the setting.
-    schedule_from: tries made before the schedule began anew.
+    schedule_from: tries made before the schedule began anew. claimed_at: by the database's clock.
     """
 
     id: UUID
@@ -154,6 +177,7 @@ class Delivery:
     attempt: int
     attempt_count: int
     schedule_from: int
+    claimed_at: datetime
     was_failing: bool
     body: str | None
     lacks_answer: bool
@@ -206,11 +230,12 @@ DELIVERY = tuple(field.name for field in fields(Delivery))
 
 
 async def claim(
-    tx: Tx, wanted: Mapping[UUID, Wanted], *, lease_s: float, timeout_s: float, margin_s: float, worker: str
+    tx: Tx, wanted: Mapping[UUID, Wanted], *, timeout_s: float, margin_s: float, worker: str
 ) -> tuple[list[Delivery], dict[UUID, int]]:
     """Lease the oldest due of queues that `delivery_queues.lock` took; and how many each queue had leased before.
 
-    The lease is `lease_s`, or the endpoint's timeout (`timeout_s` where it has none) and `margin_s` if that is longer.
+    The lease is the endpoint's timeout (`timeout_s` where it has none) and `margin_s`: a sender that died blocks the
+    places of its queues so long at most.
     """
     values = {
         "queues": list(wanted),
@@ -218,7 +243,6 @@ async def claim(
         "slots": [w.slots for w in wanted.values()],
         "are_open": [w.is_open for w in wanted.values()],
         "tokens": [w.tokens for w in wanted.values()],
-        "lease_s": lease_s,
         "timeout_s": timeout_s,
         "margin_s": margin_s,
         "worker": worker,
@@ -245,6 +269,16 @@ async def record(tx: Tx, results: Sequence[Result]) -> dict[tuple[UUID, int], in
     for name in ("request_headers", "response_headers"):
         values[name] = [None if headers is None else orjson.dumps(headers).decode() for headers in values[name]]
     return {(row.id, row.attempt): row.attempt_count for row in await hot(tx, RECORD, values)}
+
+
+async def senders(tx: Tx) -> list[str]:
+    """The workers that hold leases, or did when they died."""
+    return [row.worker for row in await hot(tx, SENDERS)]
+
+
+async def free(tx: Tx, workers: Sequence[str]) -> list[UUID]:
+    """End the leases of workers that are no more, so that their deliveries are sent again; the queues to be rung."""
+    return list({row.queue_id: None for row in await hot(tx, FREE, {"workers": list(workers)})})
 
 
 async def discard(tx: Tx, endpoint_id: UUID, *, reason: str, limit: int) -> int:

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 from shared.db import Tx, hot
 
+# A queue in which nothing waits is not tried again: its circuit says nothing any more.
 QUEUES = """
-select count(*) filter (where open_s > 0 and open_until > app_now()) as open,
-       count(*) filter (where open_s > 0 and open_until <= app_now()) as half_open,
-       count(*) filter (where is_full) as full_queues,
+select count(*) filter (where q.open_s > 0 and q.open_until > app_now()) as open,
+       count(*) filter (where q.open_s > 0 and q.open_until <= app_now()) as half_open,
+       count(*) filter (where q.is_full) as full_queues,
        (select count(*) from deliveries where state in ('pending', 'failing')) as waiting
-  from delivery_queues where open_s > 0 or is_full
+  from delivery_queues q
+ cross join lateral (select d.id from deliveries d where d.queue_id = q.id and d.state in ('pending', 'failing')
+                      order by d.next_attempt_at limit 1) unsent
+ where q.open_s > 0 or q.is_full
 """
 
 ENDPOINTS = """

@@ -19,8 +19,10 @@ PAGE = """
 with page as materialized (
     select d.id from deliveries d where {where} order by d.id desc limit %(limit)s offset %(offset)s
 )
-select d.*, coalesce(w.url, c.callback_url, j.callback_url) as url
+select d.*, coalesce(w.url, c.callback_url, j.callback_url) as url,
+       greatest(d.next_attempt_at, case when q.open_s > 0 then q.open_until end) as next_try_at
   from page join deliveries d using (id)
+  left join delivery_queues q on q.id = d.queue_id
   left join webhook_endpoints w on w.id = d.endpoint_id
   left join jobs j on d.callback = 'job' and j.id = d.job_id
   left join events e on d.callback = 'call' and e.id = d.event_id
@@ -32,8 +34,10 @@ select d.*, coalesce(w.url, c.callback_url, j.callback_url) as url
 ONE = """
 select d.*, coalesce(w.url, c.callback_url, j.callback_url) as url, coalesce(d.body, e.body) as sent_body,
        d.lease_expires_at > app_now() as is_in_flight, d.endpoint_id is null or w.status = 'active' as is_open,
-       w.deleted_at is not null as is_of_deleted
+       w.deleted_at is not null as is_of_deleted,
+       greatest(d.next_attempt_at, case when q.open_s > 0 then q.open_until end) as next_try_at
   from deliveries d
+  left join delivery_queues q on q.id = d.queue_id
   left join events e on e.id = d.event_id
   left join webhook_endpoints w on w.id = d.endpoint_id
   left join jobs j on d.callback = 'job' and j.id = d.job_id
@@ -116,6 +120,7 @@ FILTERS = {
     "job_id": "d.job_id = %(job_id)s",
     "since": "d.created_at >= %(since)s and d.id >= %(first_id)s",
     "until": "d.created_at < %(until)s + interval '1 millisecond' and d.id < %(end_id)s",
+    "tests": "(d.trigger = 'test') = %(tests)s",
 }
 
 CLOCKS_APART = timedelta(hours=1)
@@ -146,7 +151,10 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which deliveries; None is no condition. since and until are included, until with its whole millisecond."""
+    """Which deliveries; None is no condition. since and until are included, until with its whole millisecond.
+
+    tests: only the examples that were sent by hand, or none of them.
+    """
 
     team_id: str
     endpoint_id: UUID | None = None
@@ -156,6 +164,7 @@ class Wanted:
     job_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
+    tests: bool | None = None
 
 
 async def page(tx: Tx, wanted: Wanted, *, limit: int, offset: int) -> list[Any]:

@@ -5,6 +5,7 @@ The circuit: closed (open_s = 0), open until `open_until`, from then on half ope
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID, uuid5
 
 from shared.db import Tx, hot
@@ -17,20 +18,22 @@ CONCURRENCY = 5
 
 TESTS = UUID("a0b8a3d2-6f0e-4c0b-9a55-3f5d3ce1b7a4")
 
+# Ordered, though any one would do: without it the planner may walk through the table for a queue whose rows are few.
 ENSURE = """
 with made as (
     insert into delivery_queues (id, team_id, endpoint_id)
     select u.id, d.team_id, case when d.endpoint_id = u.id then u.id end
       from unnest(%(ids)s::uuid[]) as u(id)
       cross join lateral (select team_id, endpoint_id from deliveries
-                           where queue_id = u.id and state in ('pending', 'failing') limit 1) d
+                           where queue_id = u.id and state in ('pending', 'failing')
+                           order by next_attempt_at limit 1) d
      order by u.id
     on conflict do nothing
     returning id, team_id
 )
-select id, team_id, false as is_failing from made
+select id, team_id from made
  union all
-select id, team_id, failures_in_a_row > 0 from delivery_queues where id = any(%(ids)s::uuid[])
+select id, team_id from delivery_queues where id = any(%(ids)s::uuid[])
 """
 
 # A queue that another sender has in hand is left to it. Its row is read as it is once it is ours.
@@ -80,7 +83,8 @@ update delivery_queues set failures_in_a_row = 0, open_s = 0, open_until = null,
 """
 
 CIRCUITS = """
-select id, case when open_s = 0 then 'closed' when open_until > app_now() then 'open' else 'half_open' end as circuit
+select id, case when open_s = 0 then 'closed' when open_until > app_now() then 'open' else 'half_open' end as state,
+       case when open_s > 0 then open_until end as until
   from delivery_queues where id = any(%s::uuid[])
 """
 
@@ -97,22 +101,30 @@ select waiting.id
   from waiting
   left join delivery_queues q on q.id = waiting.id
   left join webhook_endpoints w on w.id = q.endpoint_id
+ cross join lateral (select d.id from deliveries d
+                      where d.queue_id = waiting.id and d.state in ('pending', 'failing')
+                        and d.next_attempt_at <= app_now()
+                        and (d.lease_expires_at is null or d.lease_expires_at <= app_now())
+                      order by d.next_attempt_at limit 1) free
  where waiting.id is not null and (q.open_until is null or q.open_until <= app_now())
    and w.status is distinct from 'pending_verification'
-   and exists (select from deliveries d
-                where d.queue_id = waiting.id and d.state in ('pending', 'failing')
-                  and d.next_attempt_at <= app_now()
-                  and (d.lease_expires_at is null or d.lease_expires_at <= app_now()))
 """
 
 
 @dataclass(frozen=True, kw_only=True)
+class Circuit:
+    """`closed`, `open` or `half_open`; until: when it was or is to be tried again, None while it is closed."""
+
+    state: str = "closed"
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
-    """A queue that has a row. is_failing: its last attempt failed."""
+    """A queue that has a row."""
 
     id: UUID
     team_id: str
-    is_failing: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +189,9 @@ async def close(tx: Tx, id_: UUID) -> None:
     await hot(tx, CLOSE, (id_,))
 
 
-async def circuits(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """`closed`, `open` or `half_open` by queue; a queue that never sent is not there, and closed."""
-    return {row.id: row.circuit for row in await hot(tx, CIRCUITS, (list(ids),))}
+async def circuits(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Circuit]:
+    """The circuits by queue; that of a queue that never sent is not there, and closed."""
+    return {row.id: Circuit(state=row.state, until=row.until) for row in await hot(tx, CIRCUITS, (list(ids),))}
 
 
 async def due(tx: Tx) -> list[UUID]:

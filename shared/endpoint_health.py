@@ -5,7 +5,7 @@ active ── a failed attempt ──► failing ── 50, 70, 90 % of the limi
    └────────── one 2xx ───────────┘           410, or ten refused addresses in a row: disabled at once
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,8 +33,8 @@ COUNT = """
 with told as (
     select * from unnest(%(ids)s::uuid[], %(delivered)s::boolean[], %(failures)s::int[], %(refusals)s::int[],
                          %(only_refusals)s::boolean[], %(gone)s::boolean[], %(verified)s::boolean[],
-                         %(given_up)s::int[], %(statuses)s::int[])
-           as t(id, delivered, failures, refusals, only_refusals, gone, verified, given_up, status)
+                         %(given_up)s::int[], %(statuses)s::int[], %(urls)s::text[])
+           as t(id, delivered, failures, refusals, only_refusals, gone, verified, given_up, status, url)
 ), run as (
     select t.*, n.*, w.status = 'pending_verification' and t.verified as activate,
            case when w.status <> 'active' then null
@@ -43,7 +43,7 @@ with told as (
                 when t.failures > 0 and n.failed_attempts >= %(least_failures)s
                  and n.failing_since <= app_now() - make_interval(secs => %(disable_after_s)s) then 'failing' end
            as reason
-      from told t join webhook_endpoints w on w.id = t.id,
+      from told t join webhook_endpoints w on w.id = t.id and w.url = t.url,
            lateral (select t.failures + case when t.delivered then 0 else w.failed_attempts end as failed_attempts,
                            t.refusals + case when t.only_refusals then w.refused_in_a_row else 0 end
                            as refused_in_a_row,
@@ -91,6 +91,8 @@ returning w.id, w.team_id, w.url, w.failing_since, w.failed_attempts, w.last_sta
             where d.queue_id = w.id and d.state in ('pending', 'failing'))::int as undelivered
 """
 
+RUNS = "select id, url, active_since from webhook_endpoints where id = any(%s)"
+
 TARGETS = """
 select d.id, coalesce(w.url, c.callback_url, j.callback_url) as url
   from deliveries d
@@ -107,9 +109,10 @@ select distinct team_id from webhook_endpoints where team_id = any(%s) and statu
 
 TO_CLEAR = """
 select w.id, w.deleted_at is not null as deleted from webhook_endpoints w
+ cross join lateral (select d.id from deliveries d
+                      where d.queue_id = w.id and d.state in ('pending', 'failing') and d.trigger <> 'test'
+                      order by d.next_attempt_at limit 1) waiting
  where w.status = 'disabled'
-   and exists (select from deliveries d where d.queue_id = w.id and d.state in ('pending', 'failing')
-                  and d.trigger <> 'test')
  order by w.id limit %s
 """
 
@@ -118,7 +121,8 @@ select w.id, w.deleted_at is not null as deleted from webhook_endpoints w
 class Outcome:
     """What an attempt that is ours to record came to. state: the delivery's new one. was_failing: it had failed before.
 
-    gone: the receiver said 410. trigger `test`: an example, which says nothing about the endpoint's health.
+    url: where it was sent; another one than the endpoint's says nothing of it. gone: the receiver said 410.
+    trigger `test`: an example, which says nothing about the endpoint's health.
     """
 
     delivery_id: UUID
@@ -126,6 +130,7 @@ class Outcome:
     event_type: str
     team_id: str
     endpoint_id: UUID | None
+    url: str
     state: str
     was_failing: bool
     trigger: str
@@ -149,14 +154,20 @@ async def count(
 ) -> list[Event]:
     """Count attempts, in the order they ended, into the runs of their endpoints; the events to be recorded with them.
 
-    `now` stamps the events; what is decided reads the database's time. Belongs in the transaction of the attempts,
+    `now` stamps the events about deliveries; what is decided about endpoints has the database's time.
+    Belongs in the transaction of the attempts,
     after them. Tell `log_events` once it is committed.
     """
     events = [
-        webhook_facts.endpoint_disabled(_run(row), reason=row.reason, disabled_at=row.disabled_at, at=now)
+        webhook_facts.endpoint_disabled(_run(row), reason=row.reason, disabled_at=row.disabled_at, at=row.disabled_at)
         for row in await _count(tx, outcomes, disable_after_s)
     ]
     return events + await _told(tx, outcomes, now)
+
+
+async def runs(tx: Tx, endpoint_ids: Collection[UUID]) -> dict[UUID, tuple[str, datetime]]:
+    """The URL of each endpoint and since when it is active: what was sent elsewhere or before is of no account."""
+    return {row.id: (row.url, row.active_since) for row in await hot(tx, RUNS, (list(endpoint_ids),))}
 
 
 async def notices(tx: Tx, *, now: datetime, disable_after_s: float, limit: int) -> list[Event]:
@@ -221,6 +232,7 @@ def _summed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "verified": any(outcome.state == DeliveryState.DELIVERED for outcome in tests),
         "given_up": sum(o.state in (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED) for o in after),
         "statuses": outcomes[-1].status,
+        "urls": outcomes[-1].url,
     }
 
 

@@ -5,7 +5,7 @@ log: where few events match it may be short, or empty, and say that there is mor
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -32,6 +32,8 @@ CURSOR = """
 select app_now() as now, e.seq, e.job_id, e.sequence
   from (select 1) one left join events e on e.id = %s and e.team_id = %s
 """
+
+HAS_ANY = "select exists (select from events where (team_id, seq) >= (%s, 0) and (team_id, seq) <= (%s, %s)) as yes"
 
 # The last event of a team before a moment, by bisection: times rise along the log but for the width of a transaction.
 PLACE = """
@@ -175,6 +177,8 @@ class Place:
 
 
 START = Place()
+BEGINNING = Place(id=UUID(int=0))
+"""Before the oldest event, by a name: what a reader of a log that is not empty gets while nothing is behind it."""
 
 
 def place_of(entry: Entry) -> Place:
@@ -239,6 +243,8 @@ async def get(tx: Tx, id_: UUID) -> Entry | None:
 
 async def find(tx: Tx, team_id: str, id_: UUID, *, days: int) -> Place | Lost:
     """Where this event of the team is. days: how long events are kept."""
+    if id_ == BEGINNING.id:
+        return BEGINNING
     row = (await hot(tx, CURSOR, (id_, team_id)))[0]
     if row.seq is not None:
         return Place(seq=row.seq, id=id_, job_id=row.job_id, sequence=row.sequence)
@@ -259,7 +265,7 @@ async def page(
     """The next events of a team behind a place, at most `limit`.
 
     delivery_days: how long deliveries are kept; needed for `undelivered`. looked_at: most events to look at. An `end`
-    without id: there is no event up to there.
+    without id: the log is empty.
     """
     asked = wanted.since
     if wanted.undelivered:
@@ -282,7 +288,10 @@ async def page(
         "limit": limit,
         "most": looked_at or share(wanted, limit),
     }
-    return _slice(await hot(tx, sql, values), after, limit)
+    found = _slice(await hot(tx, sql, values), after, limit)
+    if found.end == START and (await hot(tx, HAS_ANY, (team_id, team_id, END_OF_LOG)))[0].yes:
+        return replace(found, end=BEGINNING)
+    return found
 
 
 def share(wanted: Wanted, limit: int) -> int:

@@ -7,7 +7,8 @@ from uuid import UUID
 from shared.db import Tx, hot
 
 FIND = """
-select k.request, k.job_id, k.call_id, k.status, k.answer_sealed, c.state as call_state, j.status as job_status
+select k.request, k.job_id, k.call_id, k.delivery_id, k.status, k.answer_sealed, c.state as call_state,
+       j.status as job_status
   from idempotency_keys k
   left join calls c on c.id = k.call_id
   left join jobs j on j.id = k.job_id
@@ -16,13 +17,14 @@ select k.request, k.job_id, k.call_id, k.status, k.answer_sealed, c.state as cal
 
 # A concurrent claim of the same key waits here for the first one's commit; an expired row counts as none.
 CLAIM = """
-insert into idempotency_keys as k (scope, request, job_id, call_id, status, answer_sealed, expires_at)
-select scope, request, job_id, call_id, status, decode(answer, 'hex'), app_now() + interval '25 hours'
-  from unnest(%s::bytea[], %s::bytea[], %s::uuid[], %s::uuid[], %s::int[], %s::text[])
-       as c(scope, request, job_id, call_id, status, answer)
+insert into idempotency_keys as k (scope, request, job_id, call_id, delivery_id, status, answer_sealed, expires_at)
+select scope, request, job_id, call_id, delivery_id, status, decode(answer, 'hex'), app_now() + interval '25 hours'
+  from unnest(%s::bytea[], %s::bytea[], %s::uuid[], %s::uuid[], %s::uuid[], %s::int[], %s::text[])
+       as c(scope, request, job_id, call_id, delivery_id, status, answer)
  order by scope
 on conflict (scope) do update
-   set request = excluded.request, job_id = excluded.job_id, call_id = excluded.call_id, status = excluded.status,
+   set request = excluded.request, job_id = excluded.job_id, call_id = excluded.call_id,
+       delivery_id = excluded.delivery_id, status = excluded.status,
        answer_sealed = excluded.answer_sealed, created_at = app_now(), expires_at = excluded.expires_at
  where k.expires_at <= app_now()
 returning scope
@@ -52,12 +54,13 @@ class Repeated(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A key to be taken. scope, request: SHA-256 each. answer_sealed: None when it can be rebuilt from call or job."""
+    """A key to be taken. scope, request: SHA-256 each. answer_sealed: None when it is rebuilt from what was made."""
 
     scope: bytes
     request: bytes
     job_id: UUID | None = None
     call_id: UUID | None = None
+    delivery_id: UUID | None = None
     status: int | None = None
     answer_sealed: bytes | None = None
 
@@ -69,6 +72,7 @@ class Kept:
     request: bytes
     job_id: UUID | None
     call_id: UUID | None
+    delivery_id: UUID | None
     status: int | None
     answer_sealed: bytes | None
     call_state: str | None
@@ -91,6 +95,7 @@ async def claim(tx: Tx, wanted: Sequence[Claim]) -> set[bytes]:
         [claim.request for claim in first],
         [claim.job_id for claim in first],
         [claim.call_id for claim in first],
+        [claim.delivery_id for claim in first],
         [claim.status for claim in first],
         [None if claim.answer_sealed is None else claim.answer_sealed.hex() for claim in first],
     )

@@ -9,17 +9,19 @@ from shared.events import Event
 
 LOG_LOCK = 0x5742_4C4F
 
-# The lock is held until the commit can be seen, so that a team's events are numbered in the order in which they become
-# readable: who has read up to one has missed none. `names` mirrors event_types.names: what a subscription may say to
+# Held until the commit can be seen, so that a team's events are numbered in the order in which they become readable:
+# who has read up to one has missed none. A statement of its own: who subscribes is read after it.
+HOLD = """
+select pg_advisory_xact_lock(%(lock)s::int, hashtext(t.id))
+  from (select distinct id from unnest(%(team_ids)s::text[]) as u(id) order by 1) t
+"""
+
+# `names` mirrors event_types.names: what a subscription may say to
 # mean this type. A callback's queue is that of its team and the origin of its URL.
 RECORD = """
-with turn as materialized (
-    select pg_advisory_xact_lock(%(lock)s::int, hashtext(t.id))
-      from (select distinct id from unnest(%(team_ids)s::text[]) as u(id) order by 1) t
-), recorded as (
+with recorded as (
     insert into events (id, type, team_id, job_id, subject_id, sequence, body, created_at)
-    select e.* from (select count(*) from turn) held,
-        unnest(%(ids)s::uuid[], %(types)s::text[], %(team_ids)s::text[], %(job_ids)s::uuid[],
+    select e.* from unnest(%(ids)s::uuid[], %(types)s::text[], %(team_ids)s::text[], %(job_ids)s::uuid[],
         %(subject_ids)s::uuid[], %(sequences)s::int[], %(bodies)s::text[], %(at)s::timestamptz[]) as e
     returning id, type, team_id, job_id, subject_id,
         case when type = any(%(opt_in)s) then array[type] else
@@ -45,6 +47,11 @@ returning queue_id, state
 """
 
 
+async def hold(tx: Tx, team_ids: Sequence[str]) -> None:
+    """Hold these teams' logs until `tx` ends: what others were writing can be read now, and nobody else writes."""
+    await hot(tx, HOLD, {"lock": LOG_LOCK, "team_ids": list(team_ids)})
+
+
 async def record(tx: Tx, facts: Sequence[Event]) -> list[UUID]:
     """Write events and one delivery for each active subscribed endpoint and callback; the queues to be rung.
 
@@ -63,6 +70,6 @@ async def record(tx: Tx, facts: Sequence[Event]) -> list[UUID]:
         "bodies": [f.body() for f in facts],
         "at": [f.at for f in facts],
         "opt_in": list(OPT_IN),
-        "lock": LOG_LOCK,
     }
+    await hold(tx, [f.team_id for f in facts])
     return list({row.queue_id: None for row in await hot(tx, RECORD, values) if row.state == "pending"})

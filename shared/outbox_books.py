@@ -25,6 +25,9 @@ NAMES = f"""
 (case when e.type in ({", ".join(repr(type_) for type_ in OPT_IN)}) then array[e.type] else
  array[e.type, '*', split_part(e.type, '.', 1) || '.*', regexp_replace(e.type, '[^.]*$', '*')] end)"""
 
+UNSEEN_S = 2
+"""From the statement that makes an endpoint active to its commit: events recorded meanwhile do not see it."""
+
 OUTBOX: Mapping[str, str] = {
     "a call ends in exactly one event": f"""
         with {KEPT}
@@ -56,7 +59,8 @@ OUTBOX: Mapping[str, str] = {
     "an event has a delivery for each endpoint that wants it": f"""
         select e.id as event_id, e.type, w.id as endpoint_id from events e join webhook_endpoints w using (team_id)
          where (%(teams)s::text[] is null or e.team_id = any(%(teams)s)) and e.created_at > {DELIVERIES_KEPT}
-           and w.events && {NAMES} and w.status = 'active' and w.active_since < e.created_at
+           and w.events && {NAMES} and w.status = 'active'
+           and w.active_since < e.created_at - interval '{UNSEEN_S} seconds'
            and not exists (select 1 from deliveries d where d.event_id = e.id and d.endpoint_id = w.id)""",
     "an event has a delivery for each callback that wants it": f"""
         select e.id as event_id, e.type, t.callback, t.url from events e

@@ -39,6 +39,13 @@ returning *
 
 RUNNING_OF = "select count(*) as running from replays where endpoint_id = %s and state = 'running'"
 
+RECOVERING = """
+select * from replays
+ where endpoint_id = %(endpoint_id)s and state = 'running' and (filter->>'missed')::boolean
+   and (filter->>'since')::timestamptz <= %(since)s and filter->'types' = to_jsonb(%(types)s::text[])
+ order by created_at limit 1
+"""
+
 # Random: those that may not go on now must not stand before the others for ever.
 RUNNING = "select id from replays where state = 'running' order by random() limit %s"
 
@@ -117,7 +124,9 @@ GET = "select * from replays where id = %s"
 
 SENT = """
 select count(*) filter (where attempt_count > 0) as sent, count(*) filter (where state = 'delivered') as delivered,
-       count(*) filter (where attempt_count > 0 and state <> 'delivered') as failing
+       count(*) filter (where attempt_count > 0 and state not in ('delivered', 'discarded')) as failing,
+       count(*) filter (where attempt_count = 0 and state in ('pending', 'failing')) as waiting,
+       count(*) filter (where state = 'discarded') as discarded
   from deliveries where replay_id = %s
 """
 
@@ -204,11 +213,16 @@ class Replay:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """sent: tried at least once; of these delivered were taken and failing were not, or not yet."""
+    """sent: tried at least once; of these delivered were taken and failing were not, or not yet.
+
+    waiting: made and not tried yet. discarded: given up, as those that another replay has replaced.
+    """
 
     sent: int
     delivered: int
     failing: int
+    waiting: int
+    discarded: int
 
 
 async def log_end(tx: Tx, team_id: str) -> int:
@@ -268,6 +282,13 @@ async def running_of(tx: Tx, endpoint_id: UUID) -> int:
     """How many replays of this endpoint are running."""
     found: int = (await hot(tx, RUNNING_OF, (endpoint_id,)))[0].running
     return found
+
+
+async def recovering(tx: Tx, endpoint_id: UUID, wanted: Wanted) -> Replay | None:
+    """A running replay of all that the endpoint missed of these types since then or before; None without one."""
+    values = {"endpoint_id": endpoint_id, "since": wanted.since, "types": wanted.types}
+    rows = await hot(tx, RECOVERING, values)
+    return _replay(rows[0]) if rows else None
 
 
 async def get(tx: Tx, id_: UUID) -> Replay | None:

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     webhook_queue_limit: int = Field(default=100_000, ge=1)
     """Deliveries that may wait for one receiver; beyond, new ones are discarded."""
 
+    egress_proxy: str = ""
+    """Nothing is sent through a proxy yet: whoever believes in one is told so at the start."""
+
     event_retention_days: int = Field(default=30, ge=1)
     delivery_retention_days: int = Field(default=30, ge=5, le=90)
 
@@ -128,6 +131,13 @@ class Settings(BaseSettings):
     @classmethod
     def _seconds(cls, value: object) -> object:
         return tuple(float(part) for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _no_proxy(cls, value: str) -> str:
+        if value:
+            raise ValueError("not supported yet: webhooks go out directly. Take it out of the environment")
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -1,21 +1,23 @@
 """The delivery loop of a worker unit: takes queues in turns, claims for many at once, and never lets slow ones fill it.
 
-bell ──► rung ──► turns (quick | slow) ──► claim ──► one task per delivery ──► recorded ──┐
+bell ──► rung ──► turns (by pace) ──► claim ──► one task per delivery ──► recorded ──┐
                     ▲                                                                     │
                     └──────────── has more, or a slot is free again ◄─────────────────────┘
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
-from shared import clock, delivery_queues, log
+from psycopg.errors import QueryCanceled
+
+from shared import clock, delivery_queues, ids, log
 from shared.db import is_down
 from shared.deliveries import Delivery
 from shared.delivery_queues import Known
 from shared.runtime import Runtime
 from workers import claims, webhooks
+from workers.delivery_room import Line, Pace, Room
 from workers.pool import Fence
 from workers.turns import Turns
 from workers.webhooks import Deliverer
@@ -26,28 +28,14 @@ QUANTUM = 4
 """Most deliveries of a queue per turn."""
 MOST_QUEUES = 64
 """Per claim."""
+MOST_UNKNOWN = 200
+"""Queues seen for the first time that one statement asks for."""
 SLOW_S = 1.0
-"""A queue whose attempts take longer is slow; so is, until its first attempt here ends, one whose last failed."""
+"""A queue whose attempts take longer is slow."""
 WEIGHT = 0.3
 """Of the newest attempt in what a queue's attempts typically take."""
 PAUSE_S = 0.5
 MOST_LINES = 50_000
-
-
-@dataclass(slots=True)
-class Line:
-    """A queue as this unit knows it. waits: it may have more, to be looked at when one of its attempts ends.
-
-    alarm: when it is looked at again by itself; one at a time, however often it is rung meanwhile.
-    """
-
-    id: UUID
-    team_id: str
-    is_slow: bool
-    typical_s: float = 0.0
-    in_flight: int = 0
-    waits: bool = False
-    alarm: asyncio.TimerHandle | None = None
 
 
 class DeliveryLoop:
@@ -57,11 +45,10 @@ class DeliveryLoop:
         self._rt = rt
         self._by = by
         self._worker = worker
-        self._limit = rt.settings.deliveries_in_flight
+        self._room = Room(rt.settings.deliveries_in_flight)
         self._lines: dict[UUID, Line] = {}
         self._rung: set[UUID] = set()
-        self._quick, self._slow = Turns(), Turns()
-        self._slow_in_flight = 0
+        self._turns = {pace: Turns() for pace in Pace}
         self._begun: dict[Fence, tuple[Line, float]] = {}
         self._open = True
         self._runner: asyncio.Task[None] | None = None
@@ -69,7 +56,7 @@ class DeliveryLoop:
 
     def has_room(self) -> bool:
         """Whether a bell should be fetched at all."""
-        return self._open and len(self.tasks) < self._limit
+        return self._open and len(self.tasks) < self._room.limit
 
     def reserve(self, _: int) -> bool:
         """False once the door is closed: the bell belongs back on the queue."""
@@ -108,7 +95,7 @@ class DeliveryLoop:
 
     async def _run(self) -> None:
         """Claim for as long as there is room and somebody's turn; whatever changes either calls `_go` again."""
-        while self._open and (self._rung or self._quick or self._slow):
+        while self._open and self._has_more():
             try:
                 await self._line_up()
                 picked = self._picked()
@@ -116,63 +103,72 @@ class DeliveryLoop:
                     await self._claim(picked)
                 elif not self._rung:
                     return
-            except Exception as error:
-                if is_down(error):
-                    logger.warning("deliveries_wait_for_database", error=type(error).__name__)
-                else:
-                    logger.exception("delivery_claim_failed")
+            except Exception as error:  # noqa: BLE001 - all of them are logged
+                _log(error)
                 await asyncio.sleep(PAUSE_S)
 
     async def _line_up(self) -> None:
-        """Give the queues that were rung their place among the turns."""
+        """Give the queues that were rung their place among the turns; of many new ones some wait for the next time."""
         rung, self._rung = self._rung, set()
-        unknown = [id_ for id_ in rung if id_ not in self._lines]
-        if unknown:
-            try:
-                async with self._rt.db.hot_statement() as tx:
-                    found = await delivery_queues.ensure(tx, unknown)
-            except BaseException:
-                self._rung |= rung
-                raise
-            for known in found:
-                self._know(known)
+        unknown = []
         for id_ in rung:
-            self._ready(id_)
+            if id_ in self._lines:
+                self._ready(id_)
+            else:
+                unknown.append(id_)
+        asked, later = unknown[:MOST_UNKNOWN], unknown[MOST_UNKNOWN:]
+        self._rung.update(later)
+        if asked:
+            await self._ask(asked)
+
+    async def _ask(self, unknown: Sequence[UUID]) -> None:
+        """Queues that are new here. That they cannot be asked for now holds none of those that are known."""
+        try:
+            async with self._rt.db.hot_statement() as tx:
+                found = await delivery_queues.ensure(tx, unknown)
+        except Exception as error:  # noqa: BLE001 - all of them are logged
+            _log(error)
+            asyncio.get_running_loop().call_later(PAUSE_S, self._ring_again, *unknown)
+            return
+        for known in found:
+            self._know(known)
+            self._ready(known.id)
 
     def _know(self, known: Known) -> None:
         if len(self._lines) >= MOST_LINES:
             self._lines = {id_: line for id_, line in self._lines.items() if line.in_flight}
         if known.id not in self._lines:
-            self._lines[known.id] = Line(id=known.id, team_id=known.team_id, is_slow=known.is_failing)
+            self._lines[known.id] = Line(id=known.id, team_id=known.team_id)
 
     def _ready(self, id_: UUID) -> None:
         line = self._lines.get(id_)
         if line is not None:
-            (self._slow if line.is_slow else self._quick).add(line.team_id, id_)
+            self._turns[line.pace].add(line.team_id, id_)
+
+    def _has_more(self) -> bool:
+        return bool(self._rung) or any(self._turns.values())
 
     def _picked(self) -> dict[UUID, int]:
-        """Whose turn it is, and how many each may have. Slow queues get half of the room at most."""
+        """Whose turn it is, and how many each may have: of the room, and of its team's part."""
         self._find_slow()
         picked: dict[UUID, int] = {}
-        room = self._pick(picked, self._quick, self._limit - len(self.tasks), is_slow=False)
-        self._pick(picked, self._slow, min(room, self._limit // 2 - self._slow_in_flight), is_slow=True)
+        room = self._room.copy()
+        for pace in Pace:
+            self._pick(picked, room, pace)
         return picked
 
-    def _pick(self, picked: dict[UUID, int], turns: Turns, room: int, *, is_slow: bool) -> int:
-        """Add the next MOST_QUEUES to `picked`; the room that is left. What is slow now, or no more, changes over."""
+    def _pick(self, picked: dict[UUID, int], room: Room, pace: Pace) -> None:
+        """Add the next MOST_QUEUES to `picked`. What has another pace by now is lined up anew."""
         for _ in range(MOST_QUEUES):
-            id_ = turns.next() if room > 0 else None
+            id_ = self._turns[pace].next(lambda team_id: room.free_of(team_id) > 0) if room.free(pace) else None
             if id_ is None:
                 break
             line = self._lines.get(id_)
-            if line is None:
+            if line is None or line.pace != pace:
                 self._rung.add(id_)
-            elif line.is_slow != is_slow:
-                self._ready(id_)
             elif id_ not in picked:
-                picked[id_] = min(QUANTUM, room)
-                room -= picked[id_]
-        return room
+                picked[id_] = min(QUANTUM, room.free(pace), room.free_of(line.team_id))
+                room.take(line, picked[id_])
 
     def _find_slow(self) -> None:
         """A queue is slow as soon as one of its attempts is: nobody waits for its timeout to learn that."""
@@ -180,14 +176,9 @@ class DeliveryLoop:
         for line, begun in self._begun.values():
             if now - begun < SLOW_S:
                 return
-            if not line.is_slow:
+            if line.pace != Pace.SLOW:
                 line.typical_s = max(line.typical_s, now - begun)
-                self._mark(line, is_slow=True)
-
-    def _mark(self, line: Line, *, is_slow: bool) -> None:
-        if line.is_slow != is_slow:
-            line.is_slow = is_slow
-            self._slow_in_flight += line.in_flight if is_slow else -line.in_flight
+                self._room.mark(line, Pace.SLOW)
 
     async def _claim(self, picked: dict[UUID, int]) -> None:
         for id_ in picked:
@@ -210,14 +201,14 @@ class DeliveryLoop:
                     line.alarm.cancel()
                 line.alarm = asyncio.get_running_loop().call_later(wait_s, self._ring_again, id_)
 
-    def _ring_again(self, id_: UUID) -> None:
-        self._rung.add(id_)
+    def _ring_again(self, *ids: UUID) -> None:
+        self._rung.update(ids)
         self._go()
 
     def _start(self, delivery: Delivery) -> None:
         line = self._lines[delivery.queue_id]
         line.in_flight += 1
-        self._slow_in_flight += line.is_slow
+        self._room.take(line, 1)
         self._begun[delivery.fence] = (line, clock.monotonic())
         self.tasks[delivery.fence] = asyncio.create_task(self._guarded(delivery, line))
 
@@ -225,7 +216,7 @@ class DeliveryLoop:
         try:
             await webhooks.deliver(self._by, delivery)
         except Exception:
-            logger.exception("delivery_failed", delivery_id=str(delivery.id))
+            logger.exception("delivery_failed", delivery_id=ids.prefixed("dlv", delivery.id))
         finally:
             self._end(delivery.fence, line)
 
@@ -233,11 +224,21 @@ class DeliveryLoop:
         _, begun = self._begun.pop(fence)
         del self.tasks[fence]
         line.in_flight -= 1
-        self._slow_in_flight -= line.is_slow
+        self._room.take(line, -1)
         line.typical_s += WEIGHT * (clock.monotonic() - begun - line.typical_s)
-        self._mark(line, is_slow=line.typical_s > SLOW_S)
+        self._room.mark(line, Pace.SLOW if line.typical_s > SLOW_S else Pace.QUICK)
         if line.waits:
             line.waits = False
             self._ready(line.id)
-        if self._rung or self._quick or self._slow:
+        if self._has_more():
             self._go()
+
+
+def _log(error: Exception) -> None:
+    """What kept queues from being looked at: trouble that passes has its name, a mistake of ours its trace."""
+    if isinstance(error, QueryCanceled):
+        logger.warning("delivery_claim_took_too_long")
+    elif is_down(error):
+        logger.warning("deliveries_wait_for_database", error=type(error).__name__)
+    else:
+        logger.error("delivery_claim_failed", exc_info=error)

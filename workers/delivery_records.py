@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from shared import clock, deliveries, delivery_queues, endpoint_health, log, outbox
-from shared.db import is_down, one_to_blame
+from shared import clock, deliveries, delivery_queues, endpoint_health, ids, log, outbox
+from shared.db import Tx, is_down, one_to_blame
 from shared.deliveries import Delivery, Result
 from shared.delivery_queues import Said
 from shared.endpoint_health import Outcome
@@ -13,6 +13,7 @@ from shared.group_commit import GroupCommit
 from shared.messages import Deliver
 from shared.runtime import Runtime
 from shared.states import DeliveryState
+from workers.pool import Fence
 
 logger = log.get(__name__)
 
@@ -46,7 +47,9 @@ class Records:
             try:
                 return await self._group.add(ended)
             except Exception as error:  # noqa: BLE001 - the last try raises
-                logger.warning("record_failed", delivery_id=str(ended.delivery.id), error=type(error).__name__)
+                logger.warning(
+                    "record_failed", delivery_id=ids.prefixed("dlv", ended.delivery.id), error=type(error).__name__
+                )
                 if is_down(error):
                     await asyncio.sleep(AGAIN_S)
                 else:
@@ -56,9 +59,11 @@ class Records:
     async def _commit(self, group: Sequence[Ended]) -> list[bool | Exception]:
         now = clock.now()
         async with self._rt.db.hot_transaction() as tx:
-            tries = await deliveries.record(tx, [ended.result for ended in group])
-            await delivery_queues.tell(tx, said(group))
-            outcomes = [_outcome(e, tries[e.delivery.fence]) for e in group if e.delivery.fence in tries]
+            late = await _late(tx, group)
+            tries = await deliveries.record(tx, [_result(e, is_late=e.delivery.fence in late) for e in group])
+            counted = [ended for ended in group if ended.delivery.fence not in late]
+            await delivery_queues.tell(tx, said(counted))
+            outcomes = [_outcome(e, tries[e.delivery.fence]) for e in counted if e.delivery.fence in tries]
             events = await endpoint_health.count(
                 tx, outcomes, now=now, disable_after_s=self._rt.settings.webhook_disable_after_s
             )
@@ -66,6 +71,29 @@ class Records:
         endpoint_health.log_events(events)
         self._rt.ring(Deliver(ids=tuple(queues)))
         return [ended.delivery.fence in tries for ended in group]
+
+
+async def _late(tx: Tx, group: Sequence[Ended]) -> set[Fence]:
+    """Attempts that say nothing of an endpoint as it is: its URL was changed meanwhile, or it was enabled anew.
+
+    Nobody is asked about endpoints that took all they were sent.
+    """
+    ids = [e.delivery.endpoint_id for e in group if e.result.error_class is not None]
+    failed = {id_ for id_ in ids if id_ is not None}
+    runs = await endpoint_health.runs(tx, failed) if failed else {}
+    late = set()
+    for delivery in (ended.delivery for ended in group):
+        run = None if delivery.endpoint_id is None else runs.get(delivery.endpoint_id)
+        if run is not None and (delivery.url != run[0] or delivery.claimed_at < run[1]):
+            late.add(delivery.fence)
+    return late
+
+
+def _result(ended: Ended, *, is_late: bool) -> Result:
+    """That a URL of before is gone ends no delivery: it goes to the one of now."""
+    return (
+        replace(ended.result, state=DeliveryState.FAILING, retry_in_s=0.0) if ended.gone and is_late else ended.result
+    )
 
 
 def said(group: Sequence[Ended]) -> list[Said]:
@@ -102,6 +130,7 @@ def _outcome(ended: Ended, attempt_count: int) -> Outcome:
         event_type=delivery.event_type,
         team_id=delivery.team_id,
         endpoint_id=delivery.endpoint_id,
+        url=delivery.url,
         state=result.state,
         was_failing=delivery.was_failing,
         trigger=delivery.trigger,

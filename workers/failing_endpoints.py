@@ -1,6 +1,6 @@
 """What is done about receivers that fail: notices before they are disabled, queues emptied after, queues limited."""
 
-from shared import clock, deliveries, endpoint_health, log, outbox, queue_limits
+from shared import clock, deliveries, endpoint_health, ids, log, outbox, queue_limits
 from shared.endpoint_health import ToClear
 from shared.messages import Deliver
 from shared.runtime import Runtime
@@ -8,7 +8,7 @@ from shared.runtime import Runtime
 logger = log.get(__name__)
 
 NOTICES_EVERY_S = 10.0
-CLEAR_EVERY_S = 2.0
+CLEAR_EVERY_S = 5.0
 LIMITS_EVERY_S = 10.0
 STEP = 500
 MOST_STEPS = 40
@@ -57,5 +57,7 @@ async def _clear(rt: Runtime, endpoint: ToClear) -> int:
         if found < STEP:
             break
     if total:
-        logger.info("deliveries_discarded", endpoint_id=str(endpoint.id), reason=reason, deliveries=total)
+        logger.info(
+            "deliveries_discarded", webhook_id=ids.prefixed("whe", endpoint.id), reason=reason, deliveries=total
+        )
     return total

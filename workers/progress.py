@@ -10,8 +10,6 @@ from shared.messages import Deliver
 from shared.progress import Standing
 from shared.runtime import Runtime
 
-EVERY_S = 0.5
-"""A job's news are at least so far apart."""
 STEP = 100
 """Jobs locked at once: who ends their calls waits as long as it takes to record so many events."""
 MOST_DROPPED = 500

@@ -2,14 +2,13 @@
 
 from uuid import UUID
 
-from shared import log, replays
+from shared import ids, log, replays
 from shared.db import is_down
 from shared.messages import Deliver
 from shared.runtime import Runtime
 
 logger = log.get(__name__)
 
-EVERY_S = 0.5
 AT_ONCE = 200
 """Replays that one step goes on with."""
 MOST_LOOKS = 10
@@ -35,7 +34,7 @@ async def _advance_alone(rt: Runtime, id_: UUID) -> int:
     except Exception as error:
         if is_down(error):
             raise
-        logger.exception("replay_failed", replay_id=str(id_))
+        logger.exception("replay_failed", replay_id=ids.prefixed("rpl", id_))
     return 0
 
 
@@ -47,7 +46,8 @@ async def _step(rt: Runtime, id_: UUID) -> tuple[int, bool]:
             return 0, False
         if held.endpoint_status == "disabled":
             await replays.cancel(tx, id_)
-            logger.info("replay_cancelled", replay_id=str(id_), endpoint_id=str(held.endpoint_id))
+            named = {"replay_id": ids.prefixed("rpl", id_), "webhook_id": ids.prefixed("whe", held.endpoint_id)}
+            logger.info("replay_cancelled", **named)
             return 0, False
         if held.endpoint_status != "active" or held.is_full or not held.has_room or held.allowed < 1:
             return 0, False

@@ -172,10 +172,10 @@ class Sweep:
 
     async def due_deliveries(self) -> int:
         """Queues in which a delivery is due; beyond MOST_QUEUE_MESSAGES waiting nothing is added."""
-        if await self.rt.redis.llen(redis_keys.queue(Deliver.queue)) > MOST_QUEUE_MESSAGES:
-            return 0
         async with self.rt.db.hot_statement() as tx:
             due = await delivery_queues.due(tx)
+        if not due or await self.rt.redis.llen(redis_keys.queue(Deliver.queue)) > MOST_QUEUE_MESSAGES:
+            return 0
         self.rt.ring(Deliver(ids=tuple(due)))
         return len(due)
 

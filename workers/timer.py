@@ -16,8 +16,9 @@ from shared.messages import RunCalls
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
-from workers import failing_endpoints, progress, replays, retention
-from workers.progress import Progress
+from workers import failing_endpoints, retention
+from workers.background import EVERY_S as BACKGROUND_EVERY_S
+from workers.background import Background
 from workers.sweeper import Sweep
 
 logger = log.get(__name__)
@@ -97,8 +98,7 @@ def _steps(rt: Runtime) -> list[Step]:
         Step(rt.settings.dispatch_s, lambda: dispatch(rt)),
         Step(DUE_EVERY_S, sweep.due_deliveries),
         Step(retention.EVERY_S, lambda: retention.delete_expired(rt)),
-        Step(progress.EVERY_S, Progress(rt).run),
-        Step(replays.EVERY_S, lambda: replays.advance(rt)),
+        Step(BACKGROUND_EVERY_S, Background(rt).run),
         Step(failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
         Step(failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
         Step(failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),

@@ -1,6 +1,7 @@
 """Turns: teams one after the other, and within a team its queues; nobody's many queues come before another's one."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from uuid import UUID
 
 
@@ -17,11 +18,12 @@ class Turns:
         """Put a queue at the end of its team's; it keeps the place it has."""
         self._teams.setdefault(team_id, OrderedDict()).setdefault(queue_id)
 
-    def next(self) -> UUID | None:
-        """Take the queue whose turn it is."""
-        if not self._teams:
+    def next(self, may: Callable[[str], bool] = lambda _: True) -> UUID | None:
+        """Take the queue whose turn it is. A team that may not (`may` is given its id) keeps its place."""
+        team_id = next((team_id for team_id in self._teams if may(team_id)), None)
+        if team_id is None:
             return None
-        team_id, queues = self._teams.popitem(last=False)
+        queues = self._teams.pop(team_id)
         queue_id, _ = queues.popitem(last=False)
         if queues:
             self._teams[team_id] = queues

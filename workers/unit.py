@@ -16,6 +16,7 @@ from shared import log, redis_keys, tasks
 from shared.messages import Deliver, RunCalls
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
+from workers import dead_senders
 from workers.app import create_broker
 from workers.calls import Calls
 from workers.delivery_loop import DeliveryLoop
@@ -37,7 +38,7 @@ CUT_DELIVERIES_S = 5
 
 def name_of_this() -> str:
     """How this unit is named on leases and attempts."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{dead_senders.place(socket.gethostname())}:{os.getpid()}"
 
 
 async def serve(settings: Settings, provider: Provider) -> None:
@@ -66,6 +67,7 @@ async def _work(rt: Runtime, provider: Provider, sender: WebhookSender, stopping
     renewer = Renewer(settings.database_url, settings.lease_s, lambda: tuple(calls.held), lost)
     watchdog = Watchdog(loop, settings.watchdog_s, lambda: _threads(worker, renewer), settings.heartbeat_file)
     listener = asyncio.create_task(_listen(rt, calls))
+    await dead_senders.free(rt, name)
     worker.start()
     renewer.start()
     watchdog.start()

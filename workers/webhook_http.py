@@ -12,7 +12,7 @@ from shared import egress
 from shared.egress_lookup import RecentLookups
 from shared.settings import VERSION, Network
 from workers import webhook_line
-from workers.webhook_line import MAX_KEPT_BYTES, Line, Reply
+from workers.webhook_line import MAX_HEAD_BYTES, MAX_KEPT_BYTES, HeadTooLarge, Line, Reply
 from workers.webhook_lines import KEEPALIVE_S, MAX_IDLE_LINES, Lines
 
 USER_AGENT = f"Waybill/{VERSION}"
@@ -25,6 +25,8 @@ MAX_ADDRESSES_TRIED = 3
 MAX_HEADERS = 50
 MAX_HEADER_VALUE = 500
 MAX_HEADER_NAME = 100
+NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG")
+"""OpenSSL's words for an answer that is none of TLS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,17 +225,22 @@ class WebhookSender:
         return True
 
 
-def _request(target: egress.Target, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The name goes into Host and SNI, the address only into the connection: nothing below resolves anything."""
-    sent = {
+def all_headers(authority: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+    """What a request says in all; authority: of its URL, as `egress.Form` has it."""
+    return {
         "accept": "*/*",
         **headers,
-        "host": target.authority,
+        "host": authority,
         "user-agent": USER_AGENT,
         "accept-encoding": "identity",
         "content-type": "application/json",
         "content-length": str(len(body)),
     }
+
+
+def _request(target: egress.Target, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The name goes into Host and SNI, the address only into the connection: nothing below resolves anything."""
+    sent = all_headers(target.authority, headers, body)
     lines = [f"POST {target.path} HTTP/1.1", *[f"{name}: {value}" for name, value in sent.items()]]
     head = "\r\n".join(lines)
     if head.count("\n") != len(sent) or head.count("\r") != len(sent) or "\0" in head:
@@ -247,6 +254,8 @@ def _headed(asked: _Asked) -> _Asked:
         return asked
     asked.line.abort()
     error = asked.reply.head.result()
+    if isinstance(error, HeadTooLarge):
+        raise _Failed("protocol", f"the answer's head is larger than {MAX_HEAD_BYTES:,} bytes")
     if isinstance(error, ssl.SSLError):
         raise _tls_failure(error)
     raise _Failed("protocol", "the connection ended without an answer, or the answer is not HTTP")
@@ -254,6 +263,8 @@ def _headed(asked: _Asked) -> _Asked:
 
 def _tls_failure(error: ssl.SSLError) -> _Failed:
     why = getattr(error, "verify_message", "") or error.reason or "failed"
+    if error.reason in NO_TLS:
+        return _Failed("tls", "TLS: the port does not speak TLS")
     return _Failed("tls", _text(f"TLS: {why}".encode(), MAX_TEXT))
 
 

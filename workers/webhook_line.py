@@ -13,6 +13,10 @@ MAX_BODY_BYTES = 20_000
 MAX_KEPT_BYTES = 1_000
 
 
+class HeadTooLarge(Exception):
+    """The head of an answer is over MAX_HEAD_BYTES."""
+
+
 class Reply:
     """One answer while it comes in; the parser calls the `on_` methods.
 
@@ -45,7 +49,7 @@ class Reply:
             self.end(error)
         else:
             if self._fed > self._limit:
-                self.end(None)
+                self.end(HeadTooLarge())
         return self.reusable or not self.body.done()
 
     def end(self, error: Exception | None) -> None:

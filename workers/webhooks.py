@@ -9,14 +9,14 @@ from email.utils import parsedate_to_datetime
 
 import orjson
 
-from shared import clock, ids, log, signing
+from shared import clock, egress, ids, log, signing
 from shared.credentials import CannotOpen
 from shared.deliveries import Delivery, Result
 from shared.runtime import Runtime
 from shared.states import DeliveryState
 from workers.delivery_records import Ended, Records
 from workers.opened import Opened
-from workers.webhook_http import Answer, WebhookSender
+from workers.webhook_http import Answer, WebhookSender, all_headers
 
 logger = log.get(__name__)
 
@@ -25,8 +25,8 @@ THROTTLED = (429, 502, 503, 504)
 THROTTLED_WAIT_S = 60.0
 HIDDEN = "…"
 TEST = "test"
-OURS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent"})
-"""Headers that are shown in the log as they were sent; besides `waybill-*`."""
+OURS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
+"""Of the headers made here those that are shown in the log as they were sent; besides `waybill-*`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ async def deliver(by: Deliverer, delivery: Delivery) -> Answer:
         status=answer.status,
         error_class=answer.error_class,
         error=answer.error,
-        request_headers=_shown(headers),
+        request_headers=_shown(delivery, headers),
         response_headers=answer.response_headers,
         response_head=answer.head,
         redirect_target=answer.redirect_target,
@@ -99,7 +99,7 @@ async def _send(by: Deliverer, delivery: Delivery, body: bytes) -> tuple[Mapping
     try:
         headers = _headers(by.opened, delivery, body)
     except (CannotOpen, ValueError) as error:
-        logger.warning("secret_unusable", delivery_id=str(delivery.id), error=type(error).__name__)
+        logger.warning("secret_unusable", delivery_id=ids.prefixed("dlv", delivery.id), error=type(error).__name__)
         return {}, Answer(duration_ms=0, error_class="secret", error="our copy of the secret cannot be used")
     timeout_s = by.rt.settings.webhook_timeout_s if delivery.timeout_s is None else delivery.timeout_s
     return headers, await by.sender.post(delivery.url, headers, body, timeout_s=timeout_s)
@@ -129,16 +129,26 @@ def _headers(opened: Opened, delivery: Delivery, body: bytes) -> dict[str, str]:
 
 
 def _secrets(opened: Opened, delivery: Delivery) -> list[str]:
-    """The newest first, then the keys beside it."""
+    """The newest first, then the keys beside it; of these one that cannot be opened does not stop the others."""
     secrets = [opened.open(delivery.secret_sealed, delivery.secret_purpose)]
     for key_id, sealed in zip(delivery.key_ids or (), delivery.keys_sealed or (), strict=True):
-        secrets.append(opened.open(sealed, f"webhook_keys.key:{key_id}"))
+        try:
+            secrets.append(opened.open(sealed, f"webhook_keys.key:{key_id}"))
+        except CannotOpen:
+            logger.warning("key_unusable", delivery_id=ids.prefixed("dlv", delivery.id), key_id=str(key_id))
     return secrets
 
 
-def _shown(headers: Mapping[str, str]) -> dict[str, str]:
-    """Request headers for the log: values that the customer gave us are not in it."""
-    return {name: value if name in OURS or name.startswith("waybill-") else HIDDEN for name, value in headers.items()}
+def _shown(delivery: Delivery, headers: Mapping[str, str]) -> dict[str, str]:
+    """The request's headers for the log: values that the customer gave us are not in it."""
+    if not headers:
+        return {}
+    told = {name: value if name in OURS or name.startswith("waybill-") else HIDDEN for name, value in headers.items()}
+    try:
+        form = egress.check_form(delivery.url, http=True)
+    except egress.UrlRefused:
+        return told  # it went nowhere
+    return all_headers(form.authority, told, (delivery.body or "").encode())
 
 
 def after(answer: Answer, *, tries: int, schedule_s: Sequence[float]) -> Next:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from api.auth import Caller
 from api.delivery_objects import attempt_object, delivery_object, find_delivery, seen_types, states
+from api.fields import event_id_at, job_id_at
 from api.http import MISSING, endpoint
 from api.lists import next_link
 from api.once import Once
@@ -14,15 +15,13 @@ from api.replies import Reply
 from api.tenants import find_team
 from api.webhook_access import find_endpoint
 from api.wire.deliveries import AllDeliveriesQuery, DeliveriesOut, DeliveriesQuery, DeliveryDetailOut, DeliveryOut
-from shared import audit, delivery_lists, ids
+from shared import audit, delivery_lists, delivery_queues, event_types
 from shared.delivery_lists import Wanted
 from shared.errors import Conflict, Forbidden, Invalid
 from shared.messages import Deliver
 from shared.runtime import Runtime
 from shared.snapshot import snapshot
 
-NOBODYS = UUID(int=0)
-"""Stands for a malformed id: nothing has it."""
 IN_FLIGHT = "Delivery is being sent right now. Try again when this attempt has ended"
 
 
@@ -69,6 +68,8 @@ async def retry_delivery(rt: Runtime, caller: Caller, delivery_id: str, once: On
     """Send a delivery now, whatever became of it before, and begin its schedule again. Its event keeps its id."""
     async with rt.db.transaction() as tx:
         found = await find_delivery(tx, caller, delivery_id)
+        # Who asks says that the receiver is back. A queue is locked before its deliveries.
+        await delivery_queues.close(tx, found.queue_id)
         queue_id = await delivery_lists.retry(tx, found.id)
         if queue_id is None:
             raise Conflict(_why_not_sent(await find_delivery(tx, caller, delivery_id)))
@@ -118,7 +119,7 @@ async def _page(
 
 
 def _wanted(request: Request, query: DeliveriesQuery, team_id: str, endpoint_id: UUID | None) -> Wanted:
-    """A malformed id is one that nothing has. Raises BadRequest."""
+    """The filters of a query. Raises BadRequest, Invalid."""
     types = None if query.event_type is None else seen_types(query.event_type.split(","))
     words = [word for given in request.query_params.getlist("status") for word in given.split(",")]
     return Wanted(
@@ -126,8 +127,17 @@ def _wanted(request: Request, query: DeliveriesQuery, team_id: str, endpoint_id:
         endpoint_id=endpoint_id,
         states=states(words) if words else None,
         types=types,
-        event_id=None if query.event_id is None else ids.parse_prefixed("evt", query.event_id) or NOBODYS,
-        job_id=None if query.job_id is None else ids.parse(query.job_id) or NOBODYS,
-        since=query.since,
-        until=query.until,
+        event_id=None if query.event_id is None else event_id_at(["query", "event_id"], query.event_id),
+        job_id=job_id_at("query", query.job_id),
+        since=query.since_at,
+        until=query.until_at,
+        tests=_tests(query),
     )
+
+
+def _tests(query: DeliveriesQuery) -> bool | None:
+    """Examples are nobody's news, least of all among what is to be repaired: they are shown to who asks for them."""
+    if query.trigger is not None:
+        return True
+    named = query.event_id is not None or event_types.TEST in map(str.strip, (query.event_type or "").split(","))
+    return None if named else False

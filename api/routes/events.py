@@ -12,8 +12,10 @@ from api.access import find_job
 from api.accounts import team_asked
 from api.auth import Caller
 from api.desk import Desk
+from api.fields import job_id_at
 from api.http import endpoint
 from api.log_reading import STREAM_READ, Reader
+from api.once import Once
 from api.replies import JSON
 from api.tenants import find_team
 from api.webhook_access import find_endpoint
@@ -23,7 +25,7 @@ from api.wire.media import EVENTS
 from shared import event_log, event_types, ids
 from shared.db import Tx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
-from shared.event_log import Wanted
+from shared.event_log import Entry, Wanted
 from shared.runtime import Runtime
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -41,7 +43,7 @@ async def list_events(rt: Runtime, desk: Desk, caller: Caller, request: Request,
     streams = _wants_stream(request)
     if streams and (query.delivered is not None or query.until is not None):
         raise _not_streamed("until" if query.delivered is None else "delivered")
-    wanted = _wanted(query, job_id=_job_asked(query.job_id))
+    wanted = _wanted(query, job_id=job_id_at("query", query.job_id))
     async with log_reading.statement(rt, desk, streams=streams) as tx:
         if caller.is_admin:
             await find_team(tx, team_id)
@@ -58,6 +60,11 @@ async def list_events(rt: Runtime, desk: Desk, caller: Caller, request: Request,
 @endpoint("any", answers=EventOut)
 async def get_event(rt: Runtime, caller: Caller, event_id: str) -> Response:
     """One event, as every reader got it."""
+    return JSON((await _find(rt, caller, event_id)).body.encode())
+
+
+async def _find(rt: Runtime, caller: Caller, event_id: str) -> Entry:
+    """The event, when the caller may see it. Raises NotFound, Forbidden."""
     id_ = ids.parse_prefixed("evt", event_id)
     async with rt.db.hot_statement() as tx:
         found = None if id_ is None else await event_log.get(tx, id_)
@@ -65,7 +72,14 @@ async def get_event(rt: Runtime, caller: Caller, event_id: str) -> Response:
         raise NotFound("Event not found")
     if not caller.may_see(found.team_id):
         raise Forbidden("Event does not belong to your team")
-    return JSON(found.body.encode())
+    return found
+
+
+@endpoint("any", answers=EventOut)
+async def expunge_event(rt: Runtime, caller: Caller, event_id: str, once: Once) -> Response:  # noqa: ARG001
+    """Empty what is stored of an event; documented, not supported yet."""
+    await _find(rt, caller, event_id)
+    raise Invalid.not_supported_yet("path", "expunge")
 
 
 @endpoint("any", answers={200: (EventPageOut, EVENTS), 204: None})
@@ -124,15 +138,6 @@ def _types(text: str | None) -> list[str] | None:
     if unknown is not None:
         raise BadRequest(f"Unknown event type: {unknown}")
     return event_types.matching(names) if names else None
-
-
-def _job_asked(text: str | None) -> UUID | None:
-    if text is None:
-        return None
-    found = ids.parse(text)
-    if found is None:
-        raise Invalid.at(["query", "job_id"], "Input should be a valid UUID", "uuid_parsing")
-    return found
 
 
 async def _undelivered(tx: Tx, caller: Caller, team_id: str, query: EventsQuery, wanted: Wanted) -> Wanted:

@@ -2,21 +2,25 @@
 
 from typing import Any
 
+from starlette.requests import Request
+
 from api import replaying
 from api.auth import Caller
 from api.http import endpoint
+from api.lists import Page, next_link
 from api.once import Once
 from api.replaying import find_replay
 from api.replies import Reply
 from api.webhook_access import find_endpoint
-from api.wire.deliveries import RecoverIn, ReplayIn, ReplayMadeOut, ReplayOut, ReplayPreviewOut
-from shared import audit, ids, replays
+from api.wire.deliveries import RecoverIn, ReplayIn, ReplayMadeOut, ReplayOut, ReplayPreviewOut, ReplaysOut
+from shared import audit, delivery_queues, ids, replay_lists, replays
 from shared.clock import iso
 from shared.db import CoreTx
 from shared.errors import Conflict, Invalid
 from shared.replays import Replay
 from shared.runtime import Runtime
 from shared.snapshot import snapshot
+from shared.states import ReplayState
 from shared.webhook_endpoints import Endpoint
 
 
@@ -56,6 +60,18 @@ async def read_replay(rt: Runtime, caller: Caller, replay_id: str) -> dict[str, 
         return _shown(found, await replays.sent(tx, found.id))
 
 
+@endpoint("any", answers=ReplaysOut)
+async def list_replays(rt: Runtime, caller: Caller, request: Request, webhook_id: str, query: Page) -> Reply:
+    """The replays of an endpoint, newest first: those asked for, and those by recover and enable."""
+    async with snapshot(rt.db) as tx:
+        found = await find_endpoint(tx, caller, webhook_id)
+        rows = await replay_lists.page(tx, found.id, limit=query.limit, offset=query.offset)
+        total = await replay_lists.count(tx, found.id)
+    shown = [_listed(row) for row in rows]
+    body = {"replays": shown, "total": total, "limit": query.limit, "offset": query.offset}
+    return Reply(body=body, headers=next_link(request, query, total))
+
+
 @endpoint("any:w", answers=ReplayOut)
 async def cancel_replay(rt: Runtime, caller: Caller, replay_id: str, once: Once) -> dict[str, Any]:
     """Make no more deliveries for a replay. Those it made are sent like any other."""
@@ -82,6 +98,8 @@ async def _active(tx: CoreTx, caller: Caller, webhook_id: str) -> Endpoint:
     if found.status != "active":
         raise Conflict("Webhook is not active. Enable it first")
     await replaying.check_room(tx, found.id)
+    # Who asks says that the receiver is back.
+    await delivery_queues.close(tx, found.id)
     return found
 
 
@@ -93,7 +111,20 @@ async def _started(tx: CoreTx, caller: Caller, made: Replay, once: Once, action:
     return await once.keep(tx, Reply(body=body, status=202))
 
 
+def _listed(row: Any) -> dict[str, Any]:
+    return {
+        "replay_id": ids.prefixed("rpl", row.id),
+        "webhook_id": ids.prefixed("whe", row.endpoint_id),
+        "matched": row.matched,
+        "state": row.state,
+        "rate_per_s": row.rate_per_s,
+        "created_at": iso(row.created_at),
+        "finished_at": iso(row.finished_at),
+    }
+
+
 def _shown(found: Replay, sent: replays.Sent) -> dict[str, Any]:
+    unmade = max(0, found.matched - found.made) if found.state == ReplayState.RUNNING else 0
     return {
         "replay_id": ids.prefixed("rpl", found.id),
         "webhook_id": ids.prefixed("whe", found.endpoint_id),
@@ -101,6 +132,8 @@ def _shown(found: Replay, sent: replays.Sent) -> dict[str, Any]:
         "sent": sent.sent,
         "delivered": sent.delivered,
         "failing": sent.failing,
+        "waiting": unmade + sent.waiting,
+        "discarded": sent.discarded,
         "state": found.state,
         "rate_per_s": found.rate_per_s,
         "created_at": iso(found.created_at),

@@ -3,6 +3,7 @@
 import math
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from api import webhook_samples
 from api.auth import Caller
@@ -15,6 +16,7 @@ from api.wire.webhooks import TestedOut, WebhookStatsOut
 from shared import audit, clock, event_types, ids, sample_deliveries, webhook_endpoints, webhook_stats
 from shared.errors import BadRequest, NotFound, TooManyRequests
 from shared.runtime import Runtime
+from shared.webhook_endpoints import Endpoint
 from shared.webhook_stats import Stats
 
 STATS_OF = timedelta(days=1)
@@ -32,6 +34,10 @@ async def send_test(
     """
     if body.type not in (*event_types.ALL, event_types.TEST):
         raise BadRequest(f"Unknown event type: {body.type}")
+    if once.delivery_id is not None:
+        async with rt.db.hot_statement() as tx:
+            found = await find_endpoint(tx, caller, webhook_id)
+        return await _ended(rt, desk, found, once.delivery_id)
     async with rt.db.transaction() as tx:
         found = await find_endpoint(tx, caller, webhook_id)
         if not await webhook_endpoints.lock(tx, found.id):
@@ -41,10 +47,9 @@ async def send_test(
             raise TooManyRequests("Too many tests of this webhook", retry_after_s=math.ceil(wait_s))
         id_ = await webhook_samples.create(tx, found.id, found.team_id, body.type)
         await audit.record(tx, caller.actor, "tested_webhook", "webhook", webhook_id, {"type": body.type})
+        await once.take(tx, delivery_id=id_)
     webhook_samples.ring(rt, found.id)
-    timeout_s = rt.settings.webhook_timeout_s if found.timeout_s is None else found.timeout_s
-    received = await webhook_samples.received(rt, desk, id_, timeout_s=timeout_s)
-    return await once.store({**_shown(received), "delivery_id": ids.prefixed("dlv", id_)})
+    return await _ended(rt, desk, found, id_)
 
 
 @endpoint("any", answers=WebhookStatsOut)
@@ -52,8 +57,15 @@ async def get_stats(rt: Runtime, caller: Caller, webhook_id: str, query: StatsQu
     """How the endpoint did since a moment, without one in the last 24 hours."""
     async with rt.db.hot_statement() as tx:
         found = await find_endpoint(tx, caller, webhook_id)
-        stats = await webhook_stats.since(tx, found.id, query.since or clock.now() - STATS_OF)
+        stats = await webhook_stats.since(tx, found.id, query.since_at or clock.now() - STATS_OF)
     return _stats(stats)
+
+
+async def _ended(rt: Runtime, desk: Desk, endpoint: Endpoint, id_: UUID) -> dict[str, Any]:
+    """How the test ended, of which the repeat of a request hears too; waits for it."""
+    timeout_s = rt.settings.webhook_timeout_s if endpoint.timeout_s is None else endpoint.timeout_s
+    received = await webhook_samples.received(rt, desk, id_, timeout_s=timeout_s)
+    return {**_shown(received), "delivery_id": ids.prefixed("dlv", id_)}
 
 
 def _shown(received: sample_deliveries.Received | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from api.tenants import find_team
 from api.webhook_access import find_endpoint
 from api.webhook_objects import show_webhook, show_webhooks
 from api.wire.webhook_bodies import ChangeWebhook, EnableWebhook, Register, Terms, WebhooksQuery
-from api.wire.webhooks import DeletedWebhookOut, WebhookCreatedOut, WebhookOut, WebhooksOut
+from api.wire.webhooks import DeletedWebhookOut, EnabledWebhookOut, WebhookCreatedOut, WebhookOut, WebhooksOut
 from shared import audit, credentials, ids, names, sample_deliveries, webhook_endpoints, webhook_keys
 from shared.db import CoreTx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
@@ -110,14 +110,15 @@ async def delete_webhook(rt: Runtime, caller: Caller, webhook_id: str) -> dict[s
     return {"webhook_id": webhook_id, "deleted": True, "message": "Webhook deleted successfully"}
 
 
-@endpoint("any:w", answers=WebhookOut)
+@endpoint("any:w", answers=EnabledWebhookOut)
 async def enable_webhook(
     rt: Runtime, caller: Caller, webhook_id: str, body: EnableWebhook, once: Once
 ) -> dict[str, Any]:
     """Enable the endpoint, its circuit closed and its run of failures over. With `verify` it is sent a test first.
 
-    `recover_since` sends again what was not delivered since then.
+    `recover_since` sends again what was not delivered since then: `replay_id` says how that goes.
     """
+    replay_id = None
     async with rt.db.transaction() as tx:
         known = await find_endpoint(tx, caller, webhook_id)
         await webhook_changes.before(tx, known.id, new_url=False)
@@ -125,10 +126,11 @@ async def enable_webhook(
         then = await webhook_changes.apply(rt, tx, old, {}, active=True, anew=True)
         if body.recover_since is not None:
             await check_room(tx, old.id)
-            await recover(tx, old, body.recover_since, days=rt.settings.delivery_retention_days)
+            started = await recover(tx, old, body.recover_since, days=rt.settings.delivery_retention_days)
+            replay_id = ids.prefixed("rpl", started.id)
         details = body.model_dump(mode="json", exclude_unset=True)
         await audit.record(tx, caller.actor, "enabled_webhook", "webhook", webhook_id, details)
-        answer = await once.keep(tx, await show_webhook(rt, tx, old.id))
+        answer = await once.keep(tx, {**await show_webhook(rt, tx, old.id), "replay_id": replay_id})
     await webhook_changes.follow(rt, old.id, then)
     return answer
 

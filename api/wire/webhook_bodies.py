@@ -1,13 +1,15 @@
 """What a webhook endpoint is asked to be: the bodies of register and change, and the queries of its routes."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field
 
-from api.fields import Absent, Moment
+from api.fields import Absent, Moment, moment, once
 from api.lists import Page
+from api.wire.event_log import SINCE
 from shared import event_types
 
 MAX_HEADERS = 10
@@ -20,7 +22,7 @@ PRINTABLE = re.compile(r"[\x20-\x7e]{1,500}")
 RESERVED_PREFIXES = ("webhook-", "waybill-", "content-")
 RESERVED = {
     "host", "authorization", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
-    "proxy-authorization", "cookie",
+    "proxy-authorization", "cookie", "user-agent", "accept-encoding",
 }  # fmt: skip
 
 
@@ -69,7 +71,9 @@ class Terms(BaseModel):
     timeout_s, retry_schedule_s, max_rate_per_s, max_concurrency: null stands for the default.
     """
 
-    events: Annotated[list[str], Field(min_length=1, max_length=50)] = list(event_types.JOB_DEFAULT)
+    events: Annotated[list[str], Field(min_length=1, max_length=50), AfterValidator(once)] = list(
+        event_types.JOB_DEFAULT
+    )
     is_active: bool = True
     auth_header: AuthHeader | None = None
     headers: Headers | None = None
@@ -114,11 +118,16 @@ class SendTest(Absent):
 class WebhooksQuery(Page):
     """Which endpoints."""
 
-    team_id: str | None = None
-    status: str | None = None
+    team_id: Annotated[str | None, Field(description="A team's key needs none, an admin names one.")] = None
+    status: Annotated[str | None, Field(description="`active`, `pending_verification` or `disabled`.")] = None
 
 
 class StatsQuery(Absent):
     """since: the first moment counted."""
 
-    since: Moment | None = None
+    since: Annotated[str | None, Field(description=f"{SINCE} Without it: the last 24 hours.")] = None
+
+    @property
+    def since_at(self) -> datetime | None:
+        """The first moment counted. Raises BadRequest."""
+        return None if self.since is None else moment("since", self.since)

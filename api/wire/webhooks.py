@@ -14,7 +14,8 @@ Milliseconds = Annotated[float, Field(ge=0)]
 class WebhookOut(Answer):
     """An endpoint; of its own headers only the names.
 
-    timeout_s and retry_schedule_s are those in effect. circuit: `open` while its tries wait, `half_open` for one probe.
+    timeout_s and retry_schedule_s are those in effect. circuit: `open` while its tries wait, `half_open` for one probe;
+    circuit_until: when that is due, null while it is closed.
     public_key: `whpk_…`, with which v1a signatures are checked; null where it does not sign with them.
     """
 
@@ -42,6 +43,7 @@ class WebhookOut(Answer):
     verify: bool
     failing_since: Time | None
     circuit: Literal["closed", "open", "half_open"]
+    circuit_until: Time | None
     last_status: int | None
     created_at: Time
     updated_at: Time
@@ -52,6 +54,12 @@ class WebhookCreatedOut(WebhookOut):
     """An endpoint with its signing secret, which is shown only here."""
 
     secret: str
+
+
+class EnabledWebhookOut(WebhookOut):
+    """An endpoint that is enabled. replay_id: what sends it all since `recover_since`; null without that."""
+
+    replay_id: str | None
 
 
 class WebhooksOut(Answer):

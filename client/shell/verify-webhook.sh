@@ -11,6 +11,7 @@
 # For your own machine: while openssl runs, the list of processes shows the secret.
 set -eu
 
+[ $# -eq 4 ] || { echo "usage: ${0##*/} KEY ID TIMESTAMP SIGNATURES < body" >&2; exit 2; }
 key=$1 id=$2 timestamp=$3 signatures=$4
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -164,7 +164,13 @@ def upgrade() -> None:
         table_name="deliveries",
         postgresql_where="(state = ANY (ARRAY['pending'::text, 'failing'::text]))",
     )
-    op.create_index("ix_deliveries_endpoint_id_id", "deliveries", ["endpoint_id", "id"], unique=False)
+    op.create_index(
+        "ix_deliveries_endpoint_id_id",
+        "deliveries",
+        ["endpoint_id", "id"],
+        unique=False,
+        postgresql_include=["trigger"],
+    )
     op.create_index(
         "ix_deliveries_queue_id_due",
         "deliveries",
@@ -179,7 +185,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("replay_id is not null"),
     )
-    op.create_index("ix_deliveries_team_id_id", "deliveries", ["team_id", "id"], unique=False)
+    op.create_index(
+        "ix_deliveries_team_id_id", "deliveries", ["team_id", "id"], unique=False, postgresql_include=["trigger"]
+    )
     op.add_column("delivery_attempts", sa.Column("dns_ms", sa.Integer(), nullable=True))
     op.add_column("delivery_attempts", sa.Column("connect_ms", sa.Integer(), nullable=True))
     op.add_column("delivery_attempts", sa.Column("first_byte_ms", sa.Integer(), nullable=True))
@@ -250,6 +258,7 @@ def upgrade() -> None:
     for name, table, column, condition in PARTIAL:
         op.create_index(name, table, column, unique=False, postgresql_where=sa.text(condition))
     op.drop_column("deliveries", "rung_at")
+    op.add_column("idempotency_keys", sa.Column("delivery_id", sa.Uuid(), nullable=True, comment="of a test"))
     op.execute(CREATED)
     for table, name, condition in CHECKS:
         op.create_check_constraint(op.f(f"ck_{table}_{name}"), table, condition)
@@ -257,6 +266,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("idempotency_keys", "delivery_id")
     op.add_column("deliveries", sa.Column("rung_at", sa.DateTime(timezone=True), nullable=True))
     for name, table, _, _ in PARTIAL:
         op.drop_index(name, table_name=table)
@@ -302,14 +312,14 @@ def downgrade() -> None:
     op.drop_column("delivery_attempts", "first_byte_ms")
     op.drop_column("delivery_attempts", "connect_ms")
     op.drop_column("delivery_attempts", "dns_ms")
-    op.drop_index("ix_deliveries_team_id_id", table_name="deliveries")
+    op.drop_index("ix_deliveries_team_id_id", table_name="deliveries", postgresql_include=["trigger"])
     op.drop_index("ix_deliveries_replay_id", table_name="deliveries", postgresql_where=sa.text("replay_id is not null"))
     op.drop_index(
         "ix_deliveries_queue_id_due",
         table_name="deliveries",
         postgresql_where=sa.text("state in ('pending', 'failing')"),
     )
-    op.drop_index("ix_deliveries_endpoint_id_id", table_name="deliveries")
+    op.drop_index("ix_deliveries_endpoint_id_id", table_name="deliveries", postgresql_include=["trigger"])
     op.create_index(
         op.f("ix_deliveries_due"),
         "deliveries",

@@ -67,6 +67,7 @@ idempotency_keys = Table(
     Column("request", LargeBinary, nullable=False, comment="SHA-256 of query and body"),
     Column("job_id", Uuid),
     Column("call_id", Uuid),
+    Column("delivery_id", Uuid, comment="of a test"),
     Column("status", Integer),
     Column("answer_sealed", LargeBinary, comment="headers and body; null: rebuilt from the call or job"),
     time("created_at", default=True),

@@ -161,8 +161,8 @@ deliveries = Table(
         postgresql_nulls_not_distinct=True,
     ),
     Index("ix_deliveries_queue_id_due", "queue_id", "next_attempt_at", postgresql_where=UNSENT),
-    Index("ix_deliveries_endpoint_id_id", "endpoint_id", "id"),
-    Index("ix_deliveries_team_id_id", "team_id", "id"),
+    Index("ix_deliveries_endpoint_id_id", "endpoint_id", "id", postgresql_include=["trigger"]),
+    Index("ix_deliveries_team_id_id", "team_id", "id", postgresql_include=["trigger"]),
     Index("ix_deliveries_team_id_unsent", "team_id", "id", postgresql_where=UNSENT),
     Index(
         "ix_deliveries_team_id_dead",

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import insert, text, update
 
 from shared import clock, ids, tables
+from shared.clock import iso
 from shared.messages import Deliver
-from tests.api.admin import made, refusal
+from tests.api.admin import made, refusal, wrong_place
 from tests.api.people import person
 from tests.scene import Scene, Team
 from tests.shared.webhook_rows import Rows
@@ -83,6 +84,7 @@ async def test_a_delivery_is_listed_with_how_it_stands(team: Team, rows: Rows):
         "url": "https://a.example/hook",
         "job_id": str(job),
         "status": "failing",
+        "trigger": "scheduled",
         "attempt_count": 2,
         "last_status": 500,
         "last_error": "server error",
@@ -130,9 +132,8 @@ QUERIES: list[tuple[str, set[str]]] = [
     ("event_type=*", set(STATES)),
     ("event_type=job.completed,webhook.*", {"pending", "discarded"}),
     ("event_id={event}", {"pending"}),
-    ("event_id=evt_nonsense", set()),
     ("job_id={job}", {"exhausted"}),
-    ("job_id=nonsense", set()),
+    ("types=job.failed", {"aborted"}),
     ("since={late}", {"delivered"}),
     ("until={early}", {"failing"}),
     ("since={early}&until={early}", {"failing"}),
@@ -175,6 +176,35 @@ async def test_an_unknown_word_in_a_list_is_refused(team: Team):
     refused = refusal(await team.get("/webhooks/deliveries?status=lost"))
     assert refused == (400, f"Invalid status: lost. Must be one of: {words}")
     assert refusal(await team.get("/webhooks/deliveries?event_type=zzz")) == (400, "Unknown event type: zzz")
+    refused = 400, "Invalid until format: zzz. Use ISO format (YYYY-MM-DD)"
+    assert refusal(await team.get("/webhooks/deliveries?until=zzz")) == refused
+
+
+@pytest.mark.parametrize("query", ["job_id=nonsense", "event_id=evt_nonsense", "trigger=manual"])
+async def test_what_no_delivery_can_have_is_refused(team: Team, query: str):
+    assert wrong_place(await team.get(f"/webhooks/deliveries?{query}")) == ["query", query.split("=", maxsplit=1)[0]]
+
+
+async def test_examples_are_listed_only_when_asked_for(team: Team, rows: Rows):
+    await rows.endpoint(events=("*",))
+    dead = await delivered(rows, "exhausted")
+    of_job = await delivered(rows, "exhausted", trigger="test")
+    example = await delivered(rows, "exhausted", trigger="test", event_type="webhook.test")
+    event = (await rows.delivery(example)).event_id
+    asked = {
+        "": {dead},
+        "status=exhausted": {dead},
+        "event_type=*": {dead},
+        "trigger=test": {of_job, example},
+        "status=exhausted&trigger=test": {of_job, example},
+        "event_type=webhook.test": {example},
+        f"event_id={ids.prefixed('evt', event)}": {example},
+    }
+    for query, found in asked.items():
+        page = made(await team.get(f"/webhooks/deliveries?{query}"))
+        assert {row["delivery_id"] for row in page["deliveries"]} == {ids.prefixed("dlv", id_) for id_ in found}, query
+        assert page["total"] == len(found)
+        assert {row["trigger"] for row in page["deliveries"]} == {"scheduled" if found == {dead} else "test"}
 
 
 async def test_an_admin_names_the_team_of_a_list(scene: Scene, team: Team, rows: Rows):
@@ -250,6 +280,26 @@ async def test_a_retry_is_due_at_once_and_begins_the_schedule_again(scene: Scene
         assert (row.state, row.trigger, row.schedule_from, row.attempt_count) == (goes_on_as, "manual", 3, 3)
         assert row.next_attempt_at <= (await scene.row("select app_now() as now")).now
         assert scene.rung[-1] == Deliver(ids=(endpoint,))
+
+
+async def test_an_open_circuit_shows_when_it_is_tried_next_and_a_retry_closes_it(scene: Scene, team: Team, rows: Rows):
+    endpoint = await rows.endpoint()
+    waits = await delivered(rows, "failing", attempt_count=1, attempt=1)
+    opened = await scene.row(
+        """insert into delivery_queues (id, team_id, endpoint_id, open_s, open_until)
+           values (:id, :team, :id, 900, now() + interval '900 s') returning open_until""",
+        id=endpoint, team=team.id,
+    )  # fmt: skip
+    seen = (await team.get(f"/webhooks/{webhook(endpoint)}")).json()
+    assert (seen["circuit"], seen["circuit_until"]) == ("open", iso(opened.open_until))
+    (listed_,) = (await team.get(f"/webhooks/{webhook(endpoint)}/deliveries")).json()["deliveries"]
+    assert [listed_["next_attempt_at"], (await team.get(path_of(waits))).json()["next_attempt_at"]] == [
+        iso(opened.open_until)
+    ] * 2
+
+    assert (await team.post(path_of(waits, "/retry"))).status_code == 202
+    seen = (await team.get(f"/webhooks/{webhook(endpoint)}")).json()
+    assert (seen["circuit"], seen["circuit_until"]) == ("closed", None)
 
 
 async def test_a_retry_of_what_was_never_tried_is_pending(team: Team, rows: Rows):

@@ -121,6 +121,7 @@ async def test_a_replay_means_what_its_filter_says(scene: Scene, team: Team, row
         ({"since": SINCE_EVER, "types": ["call.*"]}, ["call"]),
         ({"since": SINCE_EVER, "types": ["job.failed", "call.failed"]}, ["older", "call"]),
         ({"types": ["*"], "until": at["old"]}, ["older", "old"]),
+        ({"types": ["*"], "until": at["old"][:10]}, ["older", "old"]),
         ({"since": at["old"], "until": at["old"]}, ["old"]),
         ({"statuses": ["exhausted"]}, ["exhausted"]),
         ({"statuses": ["undelivered"]}, ["exhausted", "failing"]),
@@ -178,10 +179,15 @@ async def test_what_a_replay_cannot_mean_is_refused(scene: Scene, team: Team, ro
     either = "give event_ids or one of since, until, types, job_id, statuses"
     assert await asked(id_mode="same") == (422, (["body"], either))
     alone = {"id_mode": "same", "event_ids": [evt(event)], "since": SINCE_EVER}
-    assert await asked(**alone) == (422, (["body", "since"], "event_ids stand alone"))
+    no_others = "leave out since: event_ids cannot be combined with other filters"
+    assert await asked(**alone) == (422, (["body", "since"], no_others))
     assert await asked(id_mode="same", event_ids=[evt(event)]) == (400, f"Unknown event: {evt(event)}")
-    assert await asked(id_mode="same", event_ids=["evt_1"]) == (400, "Invalid event id")
-    assert await asked(id_mode="same", job_id="1") == (400, "Invalid job_id")
+    malformed = "Input should be an event's id, evt_ and 32 hex digits"
+    assert await asked(id_mode="same", event_ids=["evt_1"]) == (422, (["body", "event_ids", 0], malformed))
+    assert await asked(id_mode="same", job_id="1") == (422, (["body", "job_id"], "Input should be a valid UUID"))
+    no_time = "must be a day or a time in ISO 8601, as in 2026-01-15T12:00:00Z"
+    assert await asked(id_mode="same", until="zzz") == (422, (["body", "until"], no_time))
+    assert await asked(id_mode="same", since=1768478723) == (422, (["body", "since"], no_time))
     assert await asked(id_mode="same", types=["zzz"]) == (400, "Unknown event type: zzz")
     assert (await asked(id_mode="same", statuses=["lost"]))[0] == 400
 
@@ -289,22 +295,30 @@ async def test_what_still_waits_is_replaced_by_the_replay(scene: Scene, team: Te
 
 
 async def test_a_replay_tells_what_became_of_its_deliveries(scene: Scene, team: Team, rows: Rows):
-    await rows.record(*(rows.event() for _ in range(4)))
+    await rows.record(*(rows.event() for _ in range(6)))
     endpoint = await rows.endpoint()
     started = await replay(team, endpoint, since=SINCE_EVER)
     found = await scene.rows("select id from deliveries where endpoint_id = :id", id=endpoint)
     for row, state in zip(found, ("delivered", "failing", "exhausted"), strict=False):
         await rows.change(row.id, state=state, attempt_count=1)
+    await rows.change(found[3].id, state="discarded")
 
     shown = await read(team, started)
 
-    assert (shown["matched"], shown["sent"], shown["delivered"], shown["failing"]) == (4, 3, 1, 2)
+    assert (shown["matched"], shown["sent"], shown["delivered"], shown["failing"]) == (6, 3, 1, 2)
+    assert (shown["waiting"], shown["discarded"]) == (2, 1)
     assert (shown["state"], shown["webhook_id"], shown["rate_per_s"]) == (
         "finished",
         ids.prefixed("whe", endpoint),
         1000,
     )
     assert shown["finished_at"] >= shown["created_at"]
+
+
+OPEN = """
+insert into delivery_queues (id, team_id, endpoint_id, open_s, open_until)
+values (:id, :team, :id, 900, now() + interval '900 s') returning id
+"""
 
 
 async def test_recover_sends_what_was_not_delivered(scene: Scene, team: Team, rows: Rows):
@@ -314,11 +328,17 @@ async def test_recover_sends_what_was_not_delivered(scene: Scene, team: Team, ro
     unwanted = rows.event("call.completed")
     await rows.record(unwanted)
 
-    answer = await team.post(hook_path(endpoint, "recover"), {"since": SINCE_EVER, "rate_per_s": 1000})
+    await scene.rows(OPEN, id=endpoint, team=team.id)
+    body = {"since": SINCE_EVER, "rate_per_s": 1000}
+    answer = await team.post(hook_path(endpoint, "recover"), body)
+    again = await team.post(hook_path(endpoint, "recover"), body)
+    waiting = (await read(team, answer.json()))["waiting"]
     await advance(scene.rt)
 
     assert answer.status_code == 202
-    assert answer.json()["matched"] == 3
+    assert (answer.json()["matched"], waiting) == (3, 3)
+    assert again.json() == answer.json(), "who asks twice is not sent everything twice"
+    assert (await scene.row("select open_s from delivery_queues where id = :id", id=endpoint)).open_s == 0
     assert await replayed(scene, endpoint) == of(log["exhausted"], log["failing"], log["unsent"])
 
 
@@ -370,6 +390,10 @@ async def test_an_endpoint_has_few_replays_at_a_time(team: Team, rows: Rows):
     answers = [await team.post(hook_path(endpoint), body) for _ in range(6)]
 
     assert [answer.status_code for answer in answers] == [202] * 5 + [409]
+    started = [answer.json()["replay_id"] for answer in answers[:5]]
+    page = await team.get(hook_path(endpoint, "replays?limit=2&offset=1"))
+    assert [row["replay_id"] for row in made(page)["replays"]] == started[::-1][1:3]
+    assert (page.json()["total"], 'rel="next"' in page.headers["Link"]) == (5, True)
 
 
 async def test_a_replay_asked_for_again_with_its_key_is_one(scene: Scene, team: Team, rows: Rows):
@@ -390,6 +414,8 @@ async def test_a_replay_is_its_teams_own(scene: Scene, team: Team, rows: Rows):
     for method, path_ in (("GET", path), ("POST", f"{path}/cancel")):
         assert refusal(await other.send(method, path_)) == (403, "Replay does not belong to your team")
     assert refusal(await team.get("/webhooks/replays/rpl_1")) == (404, "Replay not found")
+    theirs = refusal(await other.get(hook_path(endpoint, "replays")))
+    assert theirs == (403, "Webhook does not belong to your team")
     for deed in ("replay", "recover"):
         refused = refusal(await other.post(hook_path(endpoint, deed), {**FAST, "since": SINCE_EVER}))
         assert refused == (403, "Webhook does not belong to your team")

@@ -79,10 +79,12 @@ async def test_circuits_full_queues_and_endpoints_are_counted(scene: Scene, rows
     before = await health(scene)
     for columns in ("60, app_now() + interval '1 min', true", "60, app_now(), false", "0, null, false"):
         await scene.rows(
-            f"""insert into delivery_queues (id, team_id, open_s, open_until, is_full)
-                values (uuid7(), :team, {columns}) returning id""",
-            team=rows.team_id,
-        )
+            f"""with waiting as (select queue_id from deliveries where id = :id)
+                insert into delivery_queues (id, team_id, open_s, open_until, is_full)
+                select id, :team, {columns} from (select queue_id from waiting union select uuid7()) q(id)
+                returning id""",
+            team=rows.team_id, id=await make(scene, rows, "pending"),
+        )  # fmt: skip
     for what in ("failing_since = now()", "status = 'disabled', disabled_reason = 'gone'",
                  "status = 'disabled', disabled_reason = 'failing', deleted_at = now()"):  # fmt: skip
         endpoint = await rows.endpoint()
@@ -90,7 +92,7 @@ async def test_circuits_full_queues_and_endpoints_are_counted(scene: Scene, rows
     after = await health(scene)
     assert (grown(before, after, "circuits", "open"), grown(before, after, "circuits", "half_open")) == (1, 1)
     assert grown(before, after, "full_queues") == 1
-    assert [grown(before, after, "endpoints", name) for name in ("active", "failing", "disabled")] == [1, 1, 1]
+    assert [grown(before, after, "endpoints", name) for name in ("active", "failing", "disabled")] == [4, 1, 1]
     assert [grown(before, after, "disabled_by_reason", name) for name in ("gone", "failing")] == [1, 0]
 
 

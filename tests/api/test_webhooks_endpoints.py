@@ -313,11 +313,14 @@ async def test_what_was_missed_is_sent_again_after_enabling(scene: Scene):
     made(await team.post(f"/webhooks/{hook['id']}/disable"))
     await event(team)
 
-    made(await team.post(f"/webhooks/{hook['id']}/enable", {"recover_since": "2020-01-01T00:00:00+00:00"}))
+    plain = made(await team.post(f"/webhooks/{hook['id']}/enable"))
+    since = {"recover_since": "2020-01-01T00:00:00+00:00"}
+    enabled = made(await team.post(f"/webhooks/{hook['id']}/enable", since))
 
-    sql = "select matched, state from replays where endpoint_id = :id"
-    (replay,) = await scene.rows(sql, id=ids.parse_prefixed("whe", hook["id"]))
-    assert (replay.matched, replay.state) == (2, "running")
+    listed = made(await team.get(f"/webhooks/{hook['id']}/replays"))
+    [replay] = listed["replays"]
+    assert (plain["replay_id"], enabled["replay_id"], listed["total"]) == (None, replay["replay_id"], 1)
+    assert (replay["matched"], replay["state"], replay["webhook_id"]) == (2, "running", hook["id"])
     refused = await team.post(f"/webhooks/{hook['id']}/enable", {"recover_since": "yesterday"})
     assert wrong_place(refused) == ["body", "recover_since"]
 

@@ -133,6 +133,22 @@ async def test_eleventh_test_of_a_minute_waits(scene: Scene):
     scene.app.state.desk.waiters.is_closed = False
 
 
+async def test_test_that_is_asked_for_four_times_at_once_with_one_key_is_one(scene: Scene, receiver: Receiver):
+    receiver.answers[:] = [response(201)]
+    team = await scene.team()
+    hook = await register(team, receiver)
+    path = f"/webhooks/{hook['id']}/test"
+
+    first, *others = await asyncio.gather(*(team.post(path, Idempotency_Key="once") for _ in range(4)))
+    later = await team.post(path, Idempotency_Key="once")
+
+    assert len(receiver.received) == 1
+    assert made(first)["status_code"] == 201
+    assert [again.json() for again in (*others, later)] == [first.json()] * 4
+    assert later.headers["idempotent-replayed"] == "true"
+    assert refusal(await team.post(path, {"type": "job.failed"}, Idempotency_Key="once"))[0] == 422
+
+
 async def test_endpoint_is_active_once_it_has_taken_a_test(scene: Scene, receiver: Receiver):
     receiver.answers[:] = [response(500), response(204)]
     team = await scene.team()
@@ -226,4 +242,5 @@ async def test_figures_are_those_since_a_moment(scene: Scene):
     assert (await stats(team, hook, "?since=2020-01-01"))["deliveries"] == 2
     assert (await stats(team, hook, f"?since={minute_ago}"))["deliveries"] == 1
     assert (await stats(team, hook, "?since=2999-01-01T00:00:00Z"))["deliveries"] == 0
-    assert wrong_place(await team.get(f"/webhooks/{hook['id']}/stats?since=yesterday")) == ["query", "since"]
+    refused = refusal(await team.get(f"/webhooks/{hook['id']}/stats?since=yesterday"))
+    assert refused == (400, "Invalid since format: yesterday. Use ISO format (YYYY-MM-DD)")

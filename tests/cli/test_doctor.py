@@ -49,7 +49,9 @@ BREAKS = {
     "events of a job are numbered without gaps": "update events set sequence = sequence + 1",
     "no progress is told after the end of its job": """
         update events set type = 'job.progress', sequence = sequence + 99 where type = 'call.completed'""",
-    "an event has a delivery for each endpoint that wants it": "delete from deliveries",
+    "an event has a delivery for each endpoint that wants it": """
+        with long as (update webhook_endpoints set active_since = active_since - interval '1 minute')
+        delete from deliveries""",
     "an event has a delivery for each callback that wants it": "delete from deliveries where callback is not null",
     "a delivery that waits has its event, or is an example with its own body": "delete from events",
     "a delivery is delivered by an attempt that got a 2xx": "update deliveries set state = 'delivered'",

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from cli import listen
 from cli.listen import local_url
 from cli.listener import CannotListen, Listener
 from shared.credentials import new_webhook_secret
@@ -212,6 +213,23 @@ async def test_what_will_never_work_is_said_and_ends(scene: Scene, given: dict[s
     assert run.pauses == []
 
 
+async def test_ready_is_said_when_the_api_has_answered(scene: Scene, capsys: pytest.CaptureFixture[str]):
+    team = await scene.team()
+    async with receiving() as receiver, listening(scene, team, receiver, cursor="evt_nonsense") as run:
+        with pytest.raises(CannotListen):
+            await listen._work(run.listener)
+
+    assert "ready (Ctrl-C stops)" not in capsys.readouterr().out
+
+
+async def test_an_admins_key_names_no_team(scene: Scene):
+    admin, team = scene.api.admin["X-Admin-Key"], await scene.team()
+    async with receiving() as receiver, listening(scene, team, receiver, key=admin) as run:
+        said = "the api answered 422: query.team_id: field required; listen with a team's virtual key"
+        with pytest.raises(CannotListen, match=f"^{said}$"):
+            await run.listener.look()
+
+
 async def test_api_that_does_not_hold_requests_is_not_asked_without_a_pause(scene: Scene):
     team = await scene.team()
     async with receiving() as receiver, listening(scene, team, receiver) as run:
@@ -226,6 +244,7 @@ async def test_api_that_does_not_hold_requests_is_not_asked_without_a_pause(scen
     [
         ("3000", "http://localhost:3000/"),
         ("localhost:3000/hook", "http://localhost:3000/hook"),
+        ("3000/hook", "http://localhost:3000/hook"),
         ("https://dev.example.test/hook", "https://dev.example.test/hook"),
     ],
 )
@@ -233,7 +252,7 @@ def test_url_to_forward_to_may_be_short(text: str, url: str):
     assert local_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["ftp://x/", "http://", "localhost:port/", "http://[::1"])
+@pytest.mark.parametrize("text", ["ftp://x/", "http://", "localhost:port/", "http://[::1", "http://9999/r", "0/r"])
 def test_what_is_no_url_is_refused(text: str):
     with pytest.raises(ArgumentTypeError):
         local_url(text)

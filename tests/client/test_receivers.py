@@ -107,6 +107,12 @@ def test_script_judges_each_vector_right(name: str):
     assert judged(script, CASES[name]) == (CASES[name]["error"] is None)
 
 
+def test_script_says_how_it_is_called():
+    called = subprocess.run([CLIENT / "shell" / "verify-webhook.sh"], capture_output=True, check=False, text=True)
+    said = "usage: verify-webhook.sh KEY ID TIMESTAMP SIGNATURES < body\n"
+    assert (called.returncode, called.stderr) == (2, said)
+
+
 @pytest.mark.parametrize("name", OF_SECRETS)
 def test_libraries_of_others_judge_each_vector_of_a_secret_right(name: str, reference: Believes, openai_sdk: Believes):
     case = OF_SECRETS[name]

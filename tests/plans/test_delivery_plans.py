@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from shared import delivery_lists, replays
+from shared import deliveries, delivery_lists, delivery_queues, replays
 from shared.delivery_lists import UNDELIVERED, Wanted, count_statement, page_statement, summary_statement
 from shared.replays import Piece
 from shared.snapshot import FAST_INDEXES
@@ -80,14 +80,18 @@ def _is_index_only(node: Mapping[str, Any]) -> bool:
 DEAD = [DeliveryState.EXHAUSTED, DeliveryState.ABORTED, DeliveryState.DISCARDED]
 DUE = [DeliveryState.PENDING, DeliveryState.FAILING]
 LISTS: list[tuple[str, Wanted, int]] = [
-    ("of a team", Wanted(team_id=TEAM), 0),
-    ("of an endpoint", Wanted(team_id=TEAM, endpoint_id=ENDPOINT), 0),
-    ("dead ones", Wanted(team_id=TEAM, endpoint_id=ENDPOINT, states=DEAD), 2 * OF_TEAM // 40),
-    ("waiting ones", Wanted(team_id=TEAM, states=DUE), 2 * 400 // TEAMS),
-    ("undelivered ones", Wanted(team_id=TEAM, states=UNDELIVERED), 3 * OF_TEAM // 40),
-    ("of an event", Wanted(team_id=TEAM, event_id=uuid4()), 1),
-    ("of a job", Wanted(team_id=TEAM, job_id=uuid4()), 100),
-    ("of the last hour", Wanted(team_id=TEAM, since=HOUR_AGO, states=[DeliveryState.DELIVERED]), 2 * 120 // TEAMS),
+    ("of a team", Wanted(tests=False, team_id=TEAM), 0),
+    ("of an endpoint", Wanted(tests=False, team_id=TEAM, endpoint_id=ENDPOINT), 0),
+    ("dead ones", Wanted(tests=False, team_id=TEAM, endpoint_id=ENDPOINT, states=DEAD), 2 * OF_TEAM // 40),
+    ("waiting ones", Wanted(tests=False, team_id=TEAM, states=DUE), 2 * 400 // TEAMS),
+    ("undelivered ones", Wanted(tests=False, team_id=TEAM, states=UNDELIVERED), 3 * OF_TEAM // 40),
+    ("of an event", Wanted(tests=False, team_id=TEAM, event_id=uuid4()), 1),
+    ("of a job", Wanted(tests=False, team_id=TEAM, job_id=uuid4()), 100),
+    (
+        "of the last hour",
+        Wanted(tests=False, team_id=TEAM, since=HOUR_AGO, states=[DeliveryState.DELIVERED]),
+        2 * 120 // TEAMS,
+    ),
 ]
 
 
@@ -98,7 +102,9 @@ def test_a_list_reads_what_it_shows(database: psycopg.Connection[Any], wanted: W
 
 
 def test_a_page_far_down_reads_an_index(database: psycopg.Connection[Any]):
-    assert read(database, page_statement(Wanted(team_id=TEAM), limit=PAGE, offset=OF_TEAM - PAGE)) <= 2 * PAGE
+    assert (
+        read(database, page_statement(Wanted(team_id=TEAM, tests=False), limit=PAGE, offset=OF_TEAM - PAGE)) <= 2 * PAGE
+    )
 
 
 def held(given: Mapping[str, Any], *, after: int = 0, allowed: int = 100) -> Any:
@@ -144,6 +150,19 @@ def test_a_summary_reads_the_last_day(database: psycopg.Connection[Any], team_id
     for sql, most in ((delivery_lists.OUTCOMES, 50_000), (delivery_lists.FIRST_ATTEMPTS, 2000)):
         assert read(database, summary_statement(sql, team_id, since, most=most)) <= 2 * of_a_day
     assert read(database, summary_statement(delivery_lists.OLDEST, team_id, since)) <= 3 * TEAMS
+
+
+def test_new_queues_are_found_by_an_index_however_much_waits_in_others(database: psycopg.Connection[Any]):
+    """A few dead endpoints hold all that waits, and a walk through the table to any such row seems cheap."""
+    late = "update deliveries set state = 'pending' where queue_id in (select id from webhook_endpoints limit 4)"
+    with database.transaction(force_rollback=True):
+        database.execute(late)
+        database.execute("analyze deliveries")
+        database.execute("set local random_page_cost = 16")
+        assert read(database, (delivery_queues.ENSURE, {"ids": [uuid4() for _ in range(10)]})) == 0
+        assert read(database, (delivery_queues.DUE, {})) <= 3 * TEAMS
+        gone = {"endpoint_id": uuid4(), "reason": "x", "limit": 500}
+        assert read(database, (deliveries.DISCARD, gone)) == 0
 
 
 def test_a_row_too_many_would_be_seen(database: psycopg.Connection[Any]):

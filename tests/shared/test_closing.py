@@ -259,6 +259,8 @@ async def test_the_last_call_of_any_mix_ends_an_auto_completed_job_once(
 
     shown = await team.read(job_id)
     assert (shown["status"], shown["failure_reason"]) == (status, reason)
+    told = shown["error_message"]
+    assert told is None if reason is None else told.startswith("No call of the job completed (")
     assert [word for word in await scene.events(job_id) if word.startswith("job.")][2:] == [f"job.{status}"]
     charged = 1 if outcomes == "ccc" else 0
     assert shown["credits_charged"] == charged

@@ -37,7 +37,7 @@ def outcome(rows: Rows, endpoint: UUID | None, state: str = "failing", **fields:
     }
     made = {
         "delivery_id": ids.new(), "event_id": ids.new(), "event_type": "job.completed", "was_failing": False,
-        "trigger": "scheduled", "attempt_count": 1, "gone": False, **said, **fields,
+        "trigger": "scheduled", "attempt_count": 1, "gone": False, "url": "https://a.example/", **said, **fields,
     }  # fmt: skip
     return Outcome(team_id=rows.team_id, endpoint_id=endpoint, state=state, **made)
 
@@ -130,6 +130,7 @@ async def test_410_disables_at_once(rows: Rows):
     [event] = await count(rows.rt, outcome(rows, endpoint, "discarded", status=410, gone=True))
     assert (event.data["reason"], event.data["last_status"], event.data["undelivered_events"]) == ("gone", 410, 1)
     assert event.data["first_failure_at"] is not None
+    assert clock.iso(event.at) == event.data["disabled_at"] >= event.data["first_failure_at"]
     row = await rows.stored_endpoint(endpoint)
     assert (row.status, row.disabled_reason) == ("disabled", "gone")
 

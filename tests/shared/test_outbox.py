@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from shared import outbox
+from shared import outbox, webhook_endpoints
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
 
@@ -42,3 +42,15 @@ async def test_teams_do_not_wait_for_each_other(rows: Rows, runtime: Runtime):
         async with asyncio.timeout(2):
             await other.record(other.event("job.created"))
     assert list(await numbers(other)) == ["job.created"]
+
+
+async def test_who_subscribes_while_others_are_written_gets_all_that_is_numbered_later(rows: Rows):
+    endpoint = await rows.endpoint(active=False)
+    async with rows.rt.db.hot_transaction() as busy:
+        await outbox.hold(busy, [rows.team_id])
+        waits = asyncio.create_task(rows.record(rows.event("job.started")))
+        await asyncio.sleep(0.1)
+        async with rows.rt.db.transaction() as tx:
+            await webhook_endpoints.change(tx, endpoint, webhook_endpoints.as_status("active"))
+    (made,) = await waits
+    assert (await rows.delivery(made)).endpoint_id == endpoint

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from shared.read_settings import BadSetting, settings_of
 from shared.settings import LOOPBACK, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,12 @@ def variable(name: str) -> str:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_in_the_documentation(name: str) -> None:
     assert f"`{variable(name)}`" in (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+
+
+def test_a_proxy_that_nothing_goes_through_is_refused_at_the_start() -> None:
+    with pytest.raises(BadSetting, match="WAYBILL_EGRESS_PROXY: not supported yet"):
+        settings_of({"WAYBILL_EGRESS_PROXY": "http://proxy:3128"})
+    assert settings_of({"WAYBILL_EGRESS_PROXY": ""}).egress_proxy == ""
 
 
 def test_production_refuses_to_start_without_keys() -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import update
 
 from shared import clock, delivery_queues, tables
 from shared.deliveries import Delivery, Result
+from shared.delivery_queues import Circuit
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
 from workers.delivery_records import Ended, Records
@@ -50,7 +51,7 @@ async def end(rt: Runtime, claimed: Sequence[Delivery], *, failed: bool = False)
 
 async def circuit(rt: Runtime, queue: UUID) -> str:
     async with rt.db.statement() as tx:
-        return (await delivery_queues.circuits(tx, [queue])).get(queue, "closed")
+        return (await delivery_queues.circuits(tx, [queue])).get(queue, Circuit()).state
 
 
 async def due(rt: Runtime) -> list[UUID]:

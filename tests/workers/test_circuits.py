@@ -4,6 +4,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from shared import deliveries, delivery_queues, ids, tables
 from shared.deliveries import Delivery
@@ -12,7 +13,7 @@ from tests.shared.webhook_rows import Rows
 from tests.workers.moved_clock import later
 from tests.workers.queues import busy, circuit, due, end, ended, set_endpoint
 from tests.workers.sending import claim
-from workers.delivery_records import said
+from workers.delivery_records import Records, said
 
 
 @pytest.fixture
@@ -129,3 +130,29 @@ def test_what_attempts_say_about_a_queue_is_told_in_their_order():
     assert (told.succeeded, told.failures) == (True, 2)
     (told,) = said(group[2:])
     assert (told.succeeded, told.failures) == (False, 2)
+
+
+async def test_what_was_sent_to_a_url_of_before_says_nothing_of_the_one_of_now(rows: Rows):
+    queue = await busy(rows, 7, max_concurrency=7)
+    claimed = (await claim(rows.rt, queue)).deliveries
+    await set_endpoint(rows, queue, url="https://b.example/")
+    gone = ended(claimed[0], failed=True)
+    gone = replace(gone, result=replace(gone.result, state="discarded", status=410, retry_in_s=None), gone=True)
+    await Records(rows.rt)._commit([gone, *(ended(d, failed=True) for d in claimed[1:])])
+
+    endpoint = await rows.stored_endpoint(queue)
+    assert (endpoint.status, endpoint.failing_since, endpoint.failed_attempts) == ("active", None, 0)
+    assert await circuit(rows.rt, queue) == "closed"
+    again = await rows.delivery(claimed[0].id)
+    assert (again.state, again.last_status, len(await rows.attempts(again.id))) == ("failing", 410, 1)
+    assert len((await claim(rows.rt, queue)).deliveries) == 7
+
+
+async def test_what_was_claimed_before_an_endpoint_was_enabled_anew_is_of_no_account(rows: Rows):
+    queue = await busy(rows, 5)
+    claimed = (await claim(rows.rt, queue)).deliveries
+    await set_endpoint(rows, queue, active_since=text("app_now()"))
+    await end(rows.rt, claimed, failed=True)
+
+    assert (await rows.stored_endpoint(queue)).failed_attempts == 0
+    assert await circuit(rows.rt, queue) == "closed"

@@ -14,7 +14,8 @@ from shared.settings import LOOPBACK
 from tests.shared.webhook_rows import Rows
 from tests.waiting import until
 from tests.workers.receiver import Receiver, never, receiving, response
-from workers.delivery_loop import DeliveryLoop
+from workers.delivery_loop import MOST_UNKNOWN, DeliveryLoop
+from workers.delivery_room import TEAM_LEAST, Line, Pace, Room
 from workers.turns import Turns
 from workers.webhook_http import WebhookSender
 from workers.webhooks import Deliverer
@@ -88,6 +89,15 @@ async def test_one_bell_is_enough_for_all_that_is_due_in_a_queue(rows: Rows, sta
     assert len({request.headers["webhook-id"] for request in receiver.received}) == 23
 
 
+async def test_many_new_queues_are_asked_for_in_pieces(rows: Rows, start: Start):
+    async with receiving() as receiver:
+        queues = [await rows.endpoint(receiver.url()) for _ in range(6)]
+        await rows.record(rows.event())
+        await start().ring(*queues, *(ids.new() for _ in range(2 * MOST_UNKNOWN)))
+        await arrive(receiver, 6)
+        await until(lambda: nothing_left(rows, *queues), "all is sent")
+
+
 async def nothing_left(rows: Rows, *queues: UUID) -> bool:
     return await unsent(rows, queues) == 0
 
@@ -155,13 +165,43 @@ async def test_slow_receivers_get_half_of_the_room_at_most(rows: Rows, start: St
         assert len(unit.loop.tasks) == 4
 
 
+def test_a_team_has_a_quarter_of_the_room_and_what_is_not_known_to_be_quick_leaves_a_quarter_free():
+    room = Room(400)
+    hangs = Line(id=ids.new(), team_id="a")
+    assert (room.free(Pace.NEW), room.free_of("a")) == (300, 100)
+    room.take(hangs, 100)
+    assert (room.free(Pace.NEW), room.free_of("a"), room.free_of("b")) == (200, 0, 100)
+    room.take(Line(id=ids.new(), team_id="b"), 200)
+    assert (room.free(Pace.NEW), room.free(Pace.SLOW), room.free(Pace.QUICK)) == (0, 0, 100)
+    hangs.in_flight = 100
+    room.mark(hangs, Pace.SLOW)
+    assert (room.by_pace[Pace.NEW], room.by_pace[Pace.SLOW]) == (200, 100)
+    assert Room(8).free_of("a") == TEAM_LEAST
+
+
+async def test_one_teams_hanging_receivers_leave_room_for_another_teams(rows: Rows, start: Start, runtime: Runtime):
+    other = Rows(runtime)
+    await other.create_team()
+    async with receiving(never) as hanging, receiving() as fine:
+        queues = [await rows.endpoint(hanging.url()) for _ in range(TEAM_LEAST // 5 + 3)]
+        await rows.record(*[rows.event() for _ in range(5)])
+        unit = start(in_flight=TEAM_LEAST + 20)
+        await unit.ring(*queues)
+        await until(lambda: at_rest(unit), "all that may be is under way")
+        assert len(unit.loop.tasks) == TEAM_LEAST
+        queue = await other.endpoint(fine.url())
+        await other.record(other.event())
+        await unit.ring(queue)
+        await arrive(fine, 1)
+
+
 async def at_rest(unit: Unit) -> bool:
     return unit.loop._runner is None or unit.loop._runner.done()
 
 
 async def is_slow(unit: Unit, queues: Sequence[UUID]) -> bool:
     unit.loop._find_slow()
-    return all(unit.loop._lines[queue].is_slow for queue in queues)
+    return all(unit.loop._lines[queue].pace == Pace.SLOW for queue in queues)
 
 
 async def test_what_is_rung_while_the_unit_is_full_is_sent_when_there_is_room(rows: Rows, start: Start):

@@ -122,6 +122,7 @@ async def test_a_job_past_its_deadline_fails_with_all_its_calls(scene: Scene, te
     assert found["overdue_jobs"] == 1
     shown = await team.read(job["job_id"])
     assert (shown["status"], shown["failure_reason"]) == ("failed", "deadline_exceeded")
+    assert shown["error_message"] == "The job's deadline passed before it had ended"
     assert (shown["counts"]["failed"], shown["credits_held"], shown["credits_charged"]) == (3, 0, 0)
     assert any(isinstance(message, Stop) for message in scene.rung)
     assert (await scene.events(job["job_id"]))[-1] == "job.failed"
@@ -139,6 +140,7 @@ async def test_a_job_nobody_touches_for_a_day_fails_and_frees_its_hold(scene: Sc
     for id_ in (job_id, empty):
         shown = await team.read(id_)
         assert (shown["status"], shown["failure_reason"]) == ("failed", "idle_timeout")
+        assert shown["error_message"] == "The job had no call under way for too long"
     assert await team.credits() == (1000, 0, 1000)
 
 

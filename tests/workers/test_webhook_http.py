@@ -292,6 +292,27 @@ async def test_tls_is_verified_for_the_name_and_sni_keeps_it(certificate: Path):
     assert [request.sni for request in receiver.received] == [NAME]
 
 
+async def test_port_without_tls_is_said_to_have_none(sender: WebhookSender):
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(response(400))
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        answer = await post(sender, f"https://127.0.0.1:{port}/")
+
+    assert (answer.error_class, answer.error) == ("tls", "TLS: the port does not speak TLS")
+
+
+async def test_head_that_is_too_large_is_said_to_be(sender: WebhookSender):
+    async with receiving(response(200, x_large="x" * 300_000)) as receiver:
+        answer = await post(sender, receiver.url())
+
+    assert (answer.error_class, answer.error) == ("protocol", "the answer's head is larger than 65,536 bytes")
+
+
 async def test_certificate_nobody_vouches_for_is_refused(certificate: Path):
     sender = WebhookSender(LOOPBACK, http=False, lookup=to("127.0.0.1"))
     async with receiving(tls=server_tls(certificate)) as receiver:

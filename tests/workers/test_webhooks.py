@@ -122,6 +122,8 @@ async def test_all_keys_of_an_endpoint_sign_until_they_expire(
                 sealed = rows.rt.sealer.seal(key, purpose=f"webhook_keys.key:{id_}")
                 expires_at = None if left is None else text(f"app_now() + interval '{left}'")
                 await tx.execute(insert(tables.webhook_keys).values(**values, key_sealed=sealed, expires_at=expires_at))
+            broken = {"id": ids.new(), "endpoint_id": endpoint, "key_sealed": b"no key of ours opens it"}
+            await tx.execute(insert(tables.webhook_keys).values(**broken))
         await rows.record(rows.event())
         await send(rows.rt, sender, endpoint)
 
@@ -204,15 +206,18 @@ async def test_what_was_said_is_in_the_log_but_no_secret_of_the_customer(rows: R
     async with receiving(response(302, location="https://b.example/", x_trace="t1")) as receiver:
         endpoint = await rows.endpoint(receiver.url())
         purpose = f"webhook_endpoints.auth_header:{endpoint}"
-        await set_endpoint(rows, endpoint, auth_header_sealed=rows.rt.sealer.seal("Bearer abc", purpose=purpose))
+        await set_endpoint(
+            rows, endpoint,
+            auth_header_sealed=rows.rt.sealer.seal("Bearer abc", purpose=purpose),
+            headers_sealed=rows.rt.sealer.seal('{"Accept":"x/y"}', purpose=f"webhook_endpoints.headers:{endpoint}"),
+        )  # fmt: skip
         (delivery_id,) = await rows.record(rows.event())
         await send(rows.rt, sender, endpoint)
 
     (attempt,) = await rows.attempts(delivery_id)
     sent = receiver.received[0].headers
-    assert attempt.request_headers["authorization"] == "…"
-    assert attempt.request_headers["webhook-signature"] == sent["webhook-signature"]
-    assert attempt.request_headers["waybill-attempt"] == "1"
+    assert attempt.request_headers == {**sent, "authorization": "…", "accept": "…"}
+    assert {"host", "user-agent", "content-type", "content-length", "webhook-signature"} < set(sent)
     assert (attempt.response_headers["x-trace"], attempt.redirect_target) == ("t1", "https://b.example/")
     assert None not in (attempt.connect_ms, attempt.first_byte_ms, attempt.duration_ms)
 
