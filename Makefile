@@ -31,7 +31,7 @@ sdks: ## install the older line of the openai SDK for the tests, when its lock h
 	    echo "waybill: the tests need requirements/openai-2.lock installed and could not get it: is there a network?" >&2; exit 1; }
 
 test: venv sdks ## run the test suite; PYTEST_ARGS="tests/cli -k up" narrows it
-	@$(RUN) pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 chaos: venv ## run the long tests that kill and freeze the parts
 	@$(RUN) pytest -m chaos $(PYTEST_ARGS)

@@ -28,8 +28,9 @@ from shared.queue import Bell
 from shared.settings import LOOPBACK
 from workers.webhook_http import WebhookSender
 
-QUIET, MIXED = "job.completed", "job.failed"
-"""Only healthy endpoints want the first; the dead and the slow want the second too."""
+BURST, EVEN, MIXED = "job.completed", "job.cancelled", "job.failed"
+"""The healthy endpoints want all three. Beside them the second is wanted by others that answer at once, the third by as
+many that are dead or slow: both make the same number of deliveries."""
 TICK_S = 0.04
 PATIENCE_S = 60.0
 DATA = {"status": "completed", "job_type": "bench", "metadata": {"document_id": "doc_123"}, "total_calls": 5,
@@ -147,13 +148,13 @@ class WebhookBench:
         await self._receivers.take()
         before, began = self._cpu(), time.perf_counter()
         for start in range(0, events, len(self._teams)):
-            await self._record(QUIET, self._teams[: events - start])
+            await self._record(BURST, self._teams[: events - start])
         return await self._looked("burst", round_, events, before, began)
 
     async def bare(self, concurrency: int, seconds: float) -> Timed:
         """The same bodies posted by the sender alone: nothing claimed, signed or recorded."""
         sender = WebhookSender(LOOPBACK, http=True)
-        body = _event(self._teams[0], QUIET).body().encode()
+        body = _event(self._teams[0], BURST).body().encode()
 
         async def post() -> None:
             url = f"http://127.0.0.1:{self._receivers.port}/ok/bare"
@@ -200,9 +201,10 @@ async def make_endpoints(stack: Stack, port: int, size: Size) -> None:
     for n in range(size.teams):
         team = {"organization_id": ORGANIZATION, "team_id": f"bench-{n}", "access_groups": [DEMO_GROUP]}
         await connection.post_json("/api/teams/create", {**team, "credits_allocated": PLENTY})
-        paths = [(f"/ok/{n}/{k}", [QUIET, MIXED]) for k in range(size.healthy)]
-        paths += [(f"/dead/{n}", [MIXED])] if n < size.dead_teams else []
-        paths += [(f"/slow/{n}", [MIXED])] if n >= size.teams - size.slow_teams else []
+        paths = [(f"/ok/{n}/{k}", [BURST, EVEN, MIXED]) for k in range(size.healthy)]
+        others = ["dead"] * (n < size.dead_teams) + ["slow"] * (n >= size.teams - size.slow_teams)
+        for kind in others:
+            paths += [(f"/{kind}/{n}", [MIXED]), (f"/okay/{kind}/{n}", [EVEN])]
         for path, events in paths:
             url = f"http://127.0.0.1:{port}{path}"
             await connection.post_json(

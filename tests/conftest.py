@@ -22,6 +22,8 @@ from tests.stack import FreshStacks, Stack, running_stack
 
 SERVER_PROGRAMS = ("WAYBILL_POSTGRES_BIN", "WAYBILL_REDIS_SERVER")
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+LONG = ("crash", "flows", "cli", "contract", "deploy")
+"""Folders whose tests start programs."""
 ADMIN_KEY = "test-admin-key-of-at-least-32-characters"
 SECRET_KEY = "test-secret-key-of-at-least-32-characters"
 ENCRYPTION_KEY = base64.b64encode(b"e" * 32).decode()
@@ -32,6 +34,11 @@ def pytest_configure() -> None:
     ours = [name for name in os.environ if name.startswith("WAYBILL_") and name not in SERVER_PROGRAMS]
     for name in (*ours, *PROVIDER_KEYS):
         os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, file by file, so that no process waits for another's last file."""
+    items.sort(key=lambda item: item.nodeid.split("/")[1] not in LONG)
 
 
 @pytest.hookimpl(wrapper=True)

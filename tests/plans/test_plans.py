@@ -143,7 +143,7 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("running calls", progress.RUNNING, (IDS,)),
     ("count attempts of endpoints", endpoint_health.COUNT, {
         "ids": IDS, "delivered": [False] * 8, "failures": [1] * 8, "refusals": [0] * 8, "only_refusals": [False] * 8,
-        "gone": [False] * 8, "verified": [False] * 8, "given_up": [0] * 8, "statuses": [500] * 8,
+        "gone": [False] * 8, "verified": [False] * 8, "given_up": [0] * 8, "statuses": [500] * 8, "urls": ["u"] * 8,
         "most_refusals": 10, "least_failures": 10, "disable_after_s": 432_000.0}),
     ("notices", endpoint_health.NOTICE, {"notices": [90, 70, 50], "disable_after_s": 432_000.0, "limit": 500}),
     ("urls of deliveries", endpoint_health.TARGETS, (IDS,)),
