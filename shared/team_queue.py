@@ -20,6 +20,8 @@ COUNTED_EXACTLY = 1000
 """Limits up to this are counted behind a lock on the team; larger ones are looked at once a second."""
 
 DEPTH_S = 1.0
+UNFINISHED_S = 5.0
+"""Longer, since it only spares a count: RUNG_DIRECTLY calls at most are rung on one count of a process."""
 
 
 class Submitted(Protocol):
@@ -36,14 +38,15 @@ class Submitted(Protocol):
 
 
 class _Counts:
-    """Counts of calls by team; one serves for a second, with what this process accepted since."""
+    """Counts of calls by team; one serves for `serves_s`, with what this process accepted since."""
 
-    def __init__(self) -> None:
+    def __init__(self, serves_s: float) -> None:
+        self._serves_s = serves_s
         self._counted: dict[str, tuple[float, int]] = {}
 
     def known(self) -> dict[str, int]:
         """The counts that are not too old."""
-        fresh = clock.monotonic() - DEPTH_S
+        fresh = clock.monotonic() - self._serves_s
         self._counted = {team: counted for team, counted in self._counted.items() if counted[0] > fresh}
         return {team: calls for team, (_, calls) in self._counted.items()}
 
@@ -63,8 +66,8 @@ class Depths:
     """What this process knows of the queues: calls that wait in deep ones, and calls that have not ended."""
 
     def __init__(self) -> None:
-        self.waiting = _Counts()
-        self.unfinished = _Counts()
+        self.waiting = _Counts(DEPTH_S)
+        self.unfinished = _Counts(UNFINISHED_S)
 
     def grow(self, team_id: str, calls: int) -> None:
         """So many more were accepted."""
