@@ -12,10 +12,10 @@ async def test_a_sender_killed_between_post_and_record_sends_again_with_the_same
     team = await stack.team()
 
     async def kill(writer: asyncio.StreamWriter) -> None:
-        """The request is read, its answer on the way, and nobody is left who could write that down."""
-        writer.write(response(200))
+        """The request is read, and nobody is left who could write down what is answered."""
         for pid in stack.worker_pids():
             stack.kill_worker_unit(pid)
+        writer.write(response(200))
 
     hooks = await stack.receiver(kill, response(200))
     await team.register(hooks, ["job.completed"])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +28,11 @@ class Log:
 
     async def read(self, answer: httpx.Response) -> None:
         text = ""
-        async for part in answer.aiter_text():
-            *whole, text = (text + part).split("\n\n")
-            self.frames += whole
+        # A process that ends may cut the connection right behind its last frame.
+        with suppress(httpx.ReadError):
+            async for part in answer.aiter_text():
+                *whole, text = (text + part).split("\n\n")
+                self.frames += whole
 
     async def has(self, count: int) -> None:
         async def there() -> bool:
