@@ -16,8 +16,8 @@ select pg_advisory_xact_lock(%(lock)s::int, hashtext(t.id))
   from (select distinct id from unnest(%(team_ids)s::text[]) as u(id) order by 1) t
 """
 
-# `names` mirrors event_types.names: what a subscription may say to
-# mean this type. A callback's queue is that of its team and the origin of its URL.
+# `names` mirrors event_types.names: what a subscription may say to mean this type. A callback's queue is that of its
+# team and the origin of its URL.
 RECORD = """
 with recorded as (
     insert into events (id, type, team_id, job_id, subject_id, sequence, body, created_at)
