@@ -104,7 +104,7 @@ async def test_a_worker_whose_call_was_reaped_cannot_write_its_result(scene: Sce
     call_id = await team.call(job_id)
     late = await claim(scene, call_id)
     await expire(scene, call_id)
-    assert await reap(scene) == [UUID(call_id)]
+    assert UUID(call_id) in await reap(scene), "beside what other tests left in the same database"
     second = await claim(scene, call_id)
     assert (late.number, second.number) == (1, 2)
 
