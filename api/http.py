@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.auth import Access, Authenticator, Caller
-from api.body import parse_json, read_body
+from api.body import read_body
 from api.face import NATIVE, Face
 from api.once import REPLAYED, Once, open_once, repeated, still_running
 from api.replies import JSON, Reply
@@ -23,6 +23,7 @@ from shared import log
 from shared.db import is_down
 from shared.errors import Invalid, RoutingError, Unavailable, WaybillError
 from shared.idempotency import Repeated
+from shared.json_text import parse_json
 from shared.runtime import Runtime
 
 logger = log.get(__name__)

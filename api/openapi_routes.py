@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.gateway.bodies import GatewayFields, Streamed
 from api.gateway.face import GATEWAY
 from api.http import Endpoint, Given, given_of
 from api.lists import Page
 from api.wire.calls import CallbackIn, CallIn
 from api.wire.media import EVENTS, Media
+from shared.wire.gateway import GatewayFields, Streamed
 
 Table = Sequence[tuple[str, str, Endpoint]]
 Tables = Sequence[tuple[str, Table]]

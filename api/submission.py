@@ -8,19 +8,18 @@ from datetime import datetime
 from uuid import UUID
 
 from api.desk import Desk
-from api.known_routes import question
-from api.sizing import may_be_billed, sized
 from api.wire.calls import CallbackIn, CallIn
-from shared import callbacks, ids, limits, models
+from shared import callbacks, ids, limits, models, routing
 from shared.charging import Terms
 from shared.db import Tx
-from shared.errors import Invalid, Unavailable
 from shared.idempotency import Claim
 from shared.intake import Submission
 from shared.jobs import Job
 from shared.keys import Key
 from shared.new_calls import NewCall
+from shared.routing import question
 from shared.runtime import Runtime
+from shared.sizing import sized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ async def route(
     Raises Forbidden (access), BadRequest, Unpriced, Unavailable (no credential).
     """
     asked, now = question(key, name), time.monotonic()
-    found = _usable(rt, await models.resolve(tx, key.team_id, asked.name, only=asked.only, known_as=name), loc)
+    found = await routing.route(rt, tx, key, name, loc)
     desk.routes.keep(asked, found, read_at=now)
     return found
 
@@ -70,20 +69,6 @@ def known(desk: Desk, key: Key, name: str | None) -> models.Route | None:
 def _named(found: models.Route, name: str | None) -> models.Route:
     """The route under the name the client knows: a key may have names of its own for models."""
     return found if name is None or name == found.asked else replace(found, asked=name)
-
-
-def _usable(rt: Runtime, found: models.Route, loc: Sequence[str | int]) -> models.Route:
-    if not may_be_billed(rt, found.candidates[0]):
-        raise Invalid.unpriced(*loc, "model")
-    # A fallback without a price is left out: it could only fail, or be given away.
-    usable = replace(found, candidates=tuple(c for c in found.candidates if may_be_billed(rt, c)))
-    if not any(_has_credential(rt, candidate) for candidate in usable.candidates):
-        provider = usable.candidates[0].provider
-        raise Unavailable(
-            f"No provider credentials configured for {provider}. Please add credentials in the admin dashboard.",
-            retry_after_s=60,
-        )
-    return usable
 
 
 def new_call(
@@ -200,9 +185,3 @@ def _terms(key: Key) -> Terms:
         credits_per_dollar=key.credits_per_dollar,
         tokens_per_credit=key.tokens_per_credit,
     )
-
-
-def _has_credential(rt: Runtime, candidate: models.Candidate) -> bool:
-    if candidate.has_key or candidate.api_base is not None:
-        return True
-    return rt.settings.provider_env_fallback and candidate.provider in rt.settings.providers_in_environment

@@ -16,11 +16,9 @@ from api.call_failures import failure, last_provider
 from api.desk import Desk
 from api.event_stream import OPENAI, OPENAI_WITH_USAGE, EventStream
 from api.gateway import headers
-from api.gateway.bodies import ChatIn, CompletionIn, EmbeddingIn, Streamed
 from api.once import Once
 from api.one_call import Prepared
 from api.replies import Reply
-from api.sizing import sized
 from shared import calls, clock, ids, intake, jobs
 from shared.calls import Call
 from shared.db import Tx
@@ -31,7 +29,9 @@ from shared.keys import Key
 from shared.models import Route
 from shared.new_calls import NewCall
 from shared.runtime import Runtime
+from shared.sizing import sized
 from shared.states import CallState
+from shared.wire.gateway import ChatIn, CompletionIn, EmbeddingIn, Streamed
 
 Body = ChatIn | CompletionIn | EmbeddingIn
 Written = Callable[[Call], Awaitable[dict[str, Any] | bytes]]

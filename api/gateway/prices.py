@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from api.auth import Caller
-from api.known_routes import question
 from shared import model_aliases, models, money
 from shared.db import Tx
 from shared.errors import Invalid, UnknownModel
 from shared.keys import Key
 from shared.prices import Price
+from shared.routing import question
 from shared.runtime import Runtime
 
 

@@ -6,7 +6,6 @@ from api.auth import Caller
 from api.desk import Desk
 from api.event_stream import EventStream
 from api.gateway import answers
-from api.gateway.bodies import ChatIn, CompletionIn, EmbeddingIn
 from api.gateway.calls import answered
 from api.gateway.embeddings import embeddings as written_embeddings
 from api.gateway.face import GATEWAY
@@ -16,6 +15,7 @@ from api.replies import Reply
 from api.wire.completions import ChatCompletionOut, EmbeddingsOut, TextCompletionOut
 from shared.calls import Call
 from shared.runtime import Runtime
+from shared.wire.gateway import ChatIn, CompletionIn, EmbeddingIn
 
 
 @endpoint("team", answers=ChatCompletionOut, face=GATEWAY)

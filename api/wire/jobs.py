@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.lists import Page
 from api.wire.calls import CallbackIn, CallIn, Deadline
-from api.wire.messages import Wire
+from shared.wire.messages import Wire
 
 MAX_CALLS = 1000
 Name = Annotated[str, Field(max_length=255)]

@@ -2,8 +2,9 @@
 
 import time
 
-from api.known_routes import KEEP_S, MOST, KnownRoutes, Question
+from api.known_routes import KEEP_S, MOST, KnownRoutes
 from shared.models import Route
+from shared.routing import Question
 from tests.api.admin import made, unique
 from tests.scene import Scene
 from tests.waiting import until

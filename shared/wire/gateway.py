@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from api.wire.calls import (
+from shared.request_fields import request_fields
+from shared.states import Endpoint
+from shared.wire.chat import (
     MAX_MESSAGES,
     Bias,
     ChatFields,
@@ -28,9 +30,7 @@ from api.wire.calls import (
     TopP,
     checked_metadata,
 )
-from api.wire.messages import MessageIn, Wire
-from shared.request_fields import request_fields
-from shared.states import Endpoint
+from shared.wire.messages import MessageIn, Wire
 
 MOST_ITEMS = 2048
 """Of inputs, or of prompts, in one request."""

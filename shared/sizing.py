@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from api.wire.calls import request_text
 from shared import estimate, money
 from shared.keys import Key
 from shared.models import Candidate, Route
 from shared.runtime import Runtime
+from shared.wire.chat import request_text
 
 MOST_NANOUSD = 10**15
 """No call is estimated at more than a million dollars, whatever its client asks for: sums of them fit their columns."""
