@@ -4,11 +4,11 @@ from typing import Any
 
 import orjson
 
-from api.gateway.embeddings import numbers
 from shared import payload_forms
 from shared.calls import Call
 from shared.chunk_shapes import PREFIX
 from shared.states import CallState, Endpoint
+from shared.wire.embeddings import numbers
 
 OBJECT = {Endpoint.CHAT: "chat.completion", Endpoint.COMPLETION: "text_completion", Endpoint.EMBEDDING: "list"}
 

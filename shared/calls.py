@@ -14,6 +14,7 @@ from shared.db import Tx, hot
 COLUMNS = """
 c.id, c.job_id, c.team_id, c.state, c.endpoint, c.stream, c.client_call_id, c.model, c.candidates, c.candidate,
 c.purpose, c.metadata, c.call_metadata, c.attempt, c.priority, c.created_at, c.started_at, c.completed_at,
+c.batched, c.custom_id, c.ended_number,
 c.deadline_at, c.finish_reason, c.prompt_tokens, c.completion_tokens, c.total_tokens, c.cached_tokens,
 c.reasoning_tokens, c.usage_source, c.client_cost_nanousd, c.provider_cost_nanousd, c.latency_ms, c.error_code,
 c.error_message, c.retry_after_s, c.maybe_billed, c.callback_url, c.position, c.key_id, c.budget_ids,
@@ -53,7 +54,7 @@ with due as (
       from claimed c join aimed m on m.id = c.id
 )
 select c.id, c.job_id, c.team_id, c.attempt as number, c.endpoint, c.stream, c.model, c.retries, c.candidates,
-       c.candidate, c.candidate_attempts, c.failures,
+       c.candidate, c.candidate_attempts, c.failures, c.batched,
        c.estimated_prompt_tokens, c.estimated_output_tokens, c.created_at,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
        p.request, t.cost_markup_percentage as markup_percentage, c.candidates[c.candidate + 1] as alias,
@@ -221,6 +222,7 @@ class Claimed:
     on_unknown: str
     endpoint: str = "chat"
     stream: bool = False
+    batched: bool = False
     retries: int | None = None
     credential_id: UUID | None = None
     credential_key_sealed: bytes | None = None
@@ -286,6 +288,9 @@ class Call:
     provider: str | None = None
     payload_expired: bool = False
     chunks: int | None = None
+    batched: bool = False
+    custom_id: str | None = None
+    ended_number: int | None = None
 
     @property
     def alias(self) -> str:

@@ -122,6 +122,12 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def long_transaction(self, limit_s: float) -> AsyncIterator[Connection]:
+        """The same for a batch's many thousand rows: each statement is bounded as ever, all of them by `limit_s`."""
+        async with asyncio.timeout(limit_s), self._driver.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
     async def hot_statement(self) -> AsyncIterator[Tx]:
         """A connection on which every hot statement is its own transaction."""
         async with asyncio.timeout(WAIT_S), self._driver.connection() as connection:

@@ -25,14 +25,34 @@ def parse(text: str) -> UUID | None:
     return parsed if str(parsed) == text.lower() else None
 
 
-def prefixed(prefix: str, id_: UUID) -> str:
-    """`evt_019aa3c2…`: the prefix and 32 hex digits."""
-    return f"{prefix}_{id_.hex}"
+def batch(id_: UUID) -> str:
+    """A batch as clients know it; its job has the same id."""
+    return prefixed("batch", id_)
 
 
-def parse_prefixed(prefix: str, text: str) -> UUID | None:
+def parse_batch(text: str) -> UUID | None:
+    """The id in `batch_019aa3c2…`, or None when it is malformed."""
+    return parse_prefixed("batch", text)
+
+
+def file(id_: UUID) -> str:
+    """A file as clients know it: OpenAI's have a dash."""
+    return prefixed("file", id_, mark="-")
+
+
+def parse_file(text: str) -> UUID | None:
+    """The id in `file-019aa3c2…`, or None when it is malformed."""
+    return parse_prefixed("file", text, mark="-")
+
+
+def prefixed(prefix: str, id_: UUID, *, mark: str = "_") -> str:
+    """`evt_019aa3c2…`: the prefix, a mark and 32 hex digits."""
+    return f"{prefix}{mark}{id_.hex}"
+
+
+def parse_prefixed(prefix: str, text: str, *, mark: str = "_") -> UUID | None:
     """The id in `evt_019aa3c2…`, or None when it is malformed."""
-    found, _, digits = text.partition("_")
+    found, _, digits = text.partition(mark)
     if found != prefix or len(digits) != 32 or not digits.isalnum() or digits != digits.lower():
         return None
     try:

@@ -14,7 +14,8 @@ from shared.states import FINAL, JobStatus
 
 COLUMNS = """
 j.id, j.team_id, j.organization_id, j.user_id, j.job_type, j.external_task_id, j.status, j.metadata, j.auto_complete,
-j.priority, j.calls_total, j.calls_completed, j.calls_failed, j.calls_cancelled, j.total_tokens, j.client_cost_nanousd,
+j.is_batch, j.priority, j.calls_total, j.calls_completed, j.calls_failed, j.calls_cancelled, j.calls_expired,
+j.total_tokens, j.prompt_tokens, j.completion_tokens, j.cached_tokens, j.reasoning_tokens, j.client_cost_nanousd,
 j.provider_cost_nanousd, j.latency_sum_ms, j.budget_mode, j.charge_failed_calls, j.credits_per_dollar,
 j.tokens_per_credit, j.estimate_nanousd, j.estimate_tokens, j.credits_held, j.credits_charged, j.credits_lost,
 j.credits_remaining, j.failure_reason, j.error_message, j.callback_url, j.callback_events, j.callback_secret_sealed,
@@ -38,7 +39,12 @@ MUTABLE = {
     "calls_completed": "int",
     "calls_failed": "int",
     "calls_cancelled": "int",
+    "calls_expired": "int",
     "total_tokens": "bigint",
+    "prompt_tokens": "bigint",
+    "completion_tokens": "bigint",
+    "cached_tokens": "bigint",
+    "reasoning_tokens": "bigint",
     "client_cost_nanousd": "bigint",
     "provider_cost_nanousd": "bigint",
     "latency_sum_ms": "bigint",
@@ -73,6 +79,7 @@ GIVEN = {
     "job_type": "text",
     "external_task_id": "text",
     "auto_complete": "boolean",
+    "is_batch": "boolean",
     "priority": "int",
     "callback_url": "text",
     "callback_events": "text[]",
@@ -105,6 +112,7 @@ select j.id, j.updated_at from jobs j
 class Job:
     """A job's row. Changed only while it is locked, then saved.
 
+    is_batch: it has a row in batches too, and its calls are lines. calls_expired: of the failed ones, by its deadline.
     estimate_nanousd, estimate_tokens: what its unfinished calls may come to; credits_lost: owed, but the team had none.
     """
 
@@ -117,12 +125,18 @@ class Job:
     status: str = JobStatus.PENDING
     metadata: dict[str, Any] = field(default_factory=dict)
     auto_complete: bool = False
+    is_batch: bool = False
     priority: int = 0
     calls_total: int = 0
     calls_completed: int = 0
     calls_failed: int = 0
     calls_cancelled: int = 0
+    calls_expired: int = 0
     total_tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
     client_cost_nanousd: int = 0
     provider_cost_nanousd: int = 0
     latency_sum_ms: int = 0

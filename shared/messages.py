@@ -18,6 +18,26 @@ class RunCalls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunLines:
+    """Run pending lines of batches, each on its own. Handled by workers/app.py `run_lines`, in units of their own."""
+
+    actor: ClassVar[str] = "run_lines"
+    queue: ClassVar[str] = "calls_batch"
+
+    ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TendBatches:
+    """Batches that are to be checked, cancelled or finished: their status says which. See workers/batches.py."""
+
+    actor: ClassVar[str] = "tend_batches"
+    queue: ClassVar[str] = "batches"
+
+    ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deliver:
     """Queues of deliveries (`deliveries.queue_id`) in which something is due. Handled by workers/app.py `deliver`."""
 
@@ -45,6 +65,8 @@ class Stop:
     ids: tuple[UUID, ...]
 
 
-Message = RunCalls | Deliver | Ended | Stop
+Queued = RunCalls | RunLines | TendBatches | Deliver
+"""Kept on a queue until a worker takes them."""
+Message = Queued | Ended | Stop
 MAX_IDS = 8
 """Most ids one message carries: few enough that a burst spreads over the worker units."""

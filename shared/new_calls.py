@@ -34,6 +34,8 @@ GIVEN = {
     "created_at": "timestamptz",
     "callback_url": "text",
     "callback_events": "text[]",
+    "batched": "boolean",
+    "custom_id": "text",
 }
 
 CREATE = f"""
@@ -85,6 +87,12 @@ class NewCall:
     callback_url: str | None = None
     callback_events: list[str] = field(default_factory=list)
     callback_secret_sealed: bytes | None = None
+    custom_id: str | None = None
+
+    @property
+    def batched(self) -> bool:
+        """Whether it is a line of a batch: only those have a name of the client's."""
+        return self.custom_id is not None
 
     @property
     def estimated_tokens(self) -> int:

@@ -13,7 +13,7 @@ import redis
 from dramatiq.brokers.redis import RedisBroker
 
 from shared import log, redis_keys
-from shared.messages import MAX_IDS, Deliver, Ended, Message, RunCalls, Stop
+from shared.messages import MAX_IDS, Ended, Message, Queued, Stop
 
 Ring = Callable[[Message], None]
 """Hand a message over for sending, with any number of ids; returns at once and never raises."""
@@ -44,7 +44,7 @@ def connect(url: str, *, timeout_s: float = REDIS_TIMEOUT_S) -> PatientRedis:
     return PatientRedis(connection_pool=pool)
 
 
-def encode(message: RunCalls | Deliver) -> dramatiq.Message[None]:
+def encode(message: Queued) -> dramatiq.Message[None]:
     """The Dramatiq message of ours: actor name, queue and ids, nothing else."""
     ids = [id_.hex for id_ in message.ids]
     return dramatiq.Message(queue_name=message.queue, actor_name=message.actor, args=(ids,), kwargs={}, options={})
@@ -116,5 +116,5 @@ def joined(messages: Iterable[Message]) -> list[Message]:
 
 
 def _split(kind: type[Message], ids: list[UUID]) -> list[Message]:
-    most = MAX_IDS if kind in (RunCalls, Deliver) else len(ids)
+    most = len(ids) if kind in (Ended, Stop) else MAX_IDS
     return [kind(ids=tuple(ids[start : start + most])) for start in range(0, len(ids), most)]

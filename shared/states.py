@@ -31,6 +31,35 @@ class Endpoint(StrEnum):
     EMBEDDING = "embedding"
 
 
+class BatchStatus(StrEnum):
+    """`validating → in_progress → finalizing → completed | expired`; also `validating → failed`, and by way of
+    `cancelling` to `cancelled`.
+    """
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class FilePurpose(StrEnum):
+    """What a file is for."""
+
+    BATCH = "batch"
+    BATCH_OUTPUT = "batch_output"
+
+
+class FileStatus(StrEnum):
+    """`uploading → processed`: nobody sees a file before all of it is there."""
+
+    UPLOADING = "uploading"
+    PROCESSED = "processed"
+
+
 class Outcome(StrEnum):
     """How an attempt ended; `unknown` and `abandoned` may have been billed to us."""
 

@@ -28,18 +28,12 @@ from shared.errors import (
     Unpriced,
     WaybillError,
 )
-from shared.failures import FAILURES
 from shared.limits import RateLimited
+from shared.wire.problems import NEVER_AGAIN, Problem, failed_call, sooner
 
 INVALID = "invalid_request_error"
-NEVER_AGAIN = {"x-should-retry": "false"}
-MOST_RETRY_AFTER_S = 120
-"""Stock clients take no longer pause than this."""
 IN_FLIGHT_S = 5
 """When it makes sense to come again while calls in flight hold what is left of a budget."""
-
-OURS = frozenset({"cancelled", "internal_error", "attempts_exhausted", "worker_crashed"})
-"""What ends a call without its provider's doing; of a deadline it is told who was waited for."""
 
 SAYS_ALL = ("value_error.unpriced",)
 """Findings whose words need no place beside them."""
@@ -55,32 +49,6 @@ TYPES = {
     503: "service_unavailable",
 }
 """Of errors that are not a call's; every other status is an `invalid_request_error`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """An error as clients of the gateway see it. code: the status, or a word for the known conditions."""
-
-    status: int
-    message: str
-    type: str
-    code: int | str
-    param: str | None = None
-    provider: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The envelope."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-                "provider": self.provider,
-            }
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,25 +95,11 @@ def problem(error: WaybillError) -> Problem:
         type=ruling.type or TYPES.get(status, INVALID),
         code=error.code if ruling.has_word else status,
         param=error.param or ruling.param or param,
-        headers={**_sooner(error.headers), **ruling.headers},
+        headers={**sooner(error.headers), **ruling.headers},
     )
     if isinstance(error, BudgetExceeded) and error.in_flight:
         return replace(said, code="budget_in_flight", headers={**said.headers, "Retry-After": str(IN_FLIGHT_S)})
     return said
-
-
-def failed_call(code: str, message: str, *, provider: str | None, headers: Mapping[str, str] | None = None) -> Problem:
-    """A call that was accepted and failed or was cancelled; only a provider's rate limit shows its status as code."""
-    failure = FAILURES[code]
-    more = NEVER_AGAIN if failure.http_status == 409 else {}
-    return Problem(
-        status=failure.http_status,
-        message=message,
-        type=failure.type,
-        code=429 if code == "provider_rate_limit" else code,
-        provider=None if code in OURS else provider,
-        headers={**_sooner(headers or {}), **more},
-    )
 
 
 def _rate_limited(error: RateLimited) -> Problem:
@@ -166,11 +120,6 @@ def _rate_limited(error: RateLimited) -> Problem:
         code=error.status,
         headers={**error.headers, **of_limits(error.windows), "reset_at": reset_at},
     )
-
-
-def _sooner(headers: Mapping[str, str]) -> dict[str, str]:
-    later = headers.get("Retry-After")
-    return {**headers, **({} if later is None else {"Retry-After": str(min(int(later), MOST_RETRY_AFTER_S))})}
 
 
 def _finding(findings: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:

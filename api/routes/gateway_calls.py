@@ -5,9 +5,7 @@ from starlette.requests import Request
 from api.auth import Caller
 from api.desk import Desk
 from api.event_stream import EventStream
-from api.gateway import answers
 from api.gateway.calls import answered
-from api.gateway.embeddings import embeddings as written_embeddings
 from api.gateway.face import GATEWAY
 from api.http import endpoint
 from api.once import Once
@@ -15,6 +13,8 @@ from api.replies import Reply
 from api.wire.completions import ChatCompletionOut, EmbeddingsOut, TextCompletionOut
 from shared.calls import Call
 from shared.runtime import Runtime
+from shared.wire import answers
+from shared.wire.embeddings import embeddings as written_embeddings
 from shared.wire.gateway import ChatIn, CompletionIn, EmbeddingIn
 
 

@@ -1,6 +1,7 @@
 """The tables: narrow, payloads apart, money append-only; the nouns own the statements."""
 
 from shared.tables.access import admin_sessions, admin_users, audit_log, idempotency_keys, login_failures
+from shared.tables.batches import batches, file_chunks, files, provider_slowdowns
 from shared.tables.columns import metadata
 from shared.tables.delivery import (
     deliveries,
@@ -28,6 +29,7 @@ __all__ = [
     "admin_users",
     "attempts",
     "audit_log",
+    "batches",
     "budgets",
     "call_payloads",
     "calls",
@@ -37,6 +39,8 @@ __all__ = [
     "delivery_attempts",
     "delivery_queues",
     "events",
+    "file_chunks",
+    "files",
     "holds",
     "idempotency_keys",
     "jobs",
@@ -47,6 +51,7 @@ __all__ = [
     "model_aliases",
     "organizations",
     "provider_credentials",
+    "provider_slowdowns",
     "replays",
     "team_access_groups",
     "teams",

@@ -1,1 +1,1 @@
-"""The requests that ask a model, as clients write them: read by the api, and by workers from the lines of a batch."""
+"""What the gateway speaks, beyond the api: workers read requests from the lines of a batch and write its answers."""

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from api.gateway.embeddings import SMALL_CHARS
 from shared import redis_keys
 from shared.closing import Usage
+from shared.wire.embeddings import SMALL_CHARS
 from tests.api.gateway import COMPLETIONS, EMBEDDINGS, ask, frames, only_call, stored
 from tests.scene import Scene, Team, agrees, saying
 

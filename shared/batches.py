@@ -1,0 +1,156 @@
+"""Batches: a job's row of its own for what is checked before it starts and written after it ends.
+
+A batch has its job's id. Counts, tokens, money, metadata and callback are the job's; `status` here is what clients see.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from shared.db import Tx, hot
+from shared.states import BatchStatus, Endpoint
+
+COLUMNS = """
+b.id, b.team_id, b.key_id, b.endpoint, b.status, b.dry_run, b.input_file_id, b.completion_window, b.retry_of,
+b.retry_statuses, b.retry_codes, b.errors, b.lines, b.models, b.estimated_tokens, b.estimated_nanousd,
+b.credits_needed, b.output_expires_after_s, b.output_file_id, b.error_file_id, b.error_summary, b.created_at,
+b.expires_at, b.in_progress_at, b.finalizing_at, b.completed_at, b.failed_at, b.expired_at, b.cancelling_at,
+b.cancelled_at
+"""
+
+FINAL = (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
+
+CREATE = """
+insert into batches (id, team_id, key_id, endpoint, dry_run, input_file_id, completion_window, retry_of, retry_statuses,
+                     retry_codes, output_expires_after_s, expires_at)
+values (%(id)s, %(team_id)s, %(key_id)s, %(endpoint)s, %(dry_run)s, %(input_file_id)s, %(completion_window)s,
+        %(retry_of)s, %(retry_statuses)s, %(retry_codes)s, %(output_expires_after_s)s,
+        app_now() + make_interval(secs => %(window_s)s))
+"""
+
+READ = f"select {COLUMNS} from batches b where b.id = %s"
+
+LOCK = f"select {COLUMNS} from batches b where b.id = any(%s) order by b.id for no key update"
+
+# Whoever finds it without a living worker takes it; the status decides what there is to do.
+LEASE = f"""
+update batches b set worker = %(worker)s, lease_expires_at = app_now() + make_interval(secs => %(lease_s)s)
+ where b.id = %(id)s and b.status in ('validating', 'finalizing', 'cancelling')
+   and (b.lease_expires_at is null or b.lease_expires_at <= app_now() or b.worker = %(worker)s)
+returning {COLUMNS}
+"""
+
+RENEW = """
+update batches set lease_expires_at = app_now() + make_interval(secs => %(lease_s)s)
+ where id = %(id)s and worker = %(worker)s and status in ('validating', 'finalizing', 'cancelling')
+returning id
+"""
+
+RELEASE = "update batches set worker = null, lease_expires_at = null where id = %s and worker = %s"
+
+UNATTENDED = """
+select id from batches
+ where status in ('validating', 'finalizing', 'cancelling')
+   and (lease_expires_at is null or lease_expires_at <= app_now())
+ order by lease_expires_at nulls first limit %s
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBatch:
+    """A batch that was asked for. window_s: how long its lines may wait. retry_*: which lines of `retry_of` it runs."""
+
+    id: UUID
+    team_id: str
+    key_id: UUID
+    endpoint: Endpoint
+    input_file_id: UUID
+    completion_window: str
+    window_s: float
+    dry_run: bool = False
+    retry_of: UUID | None = None
+    retry_statuses: Sequence[str] = ()
+    retry_codes: Sequence[str] = ()
+    output_expires_after_s: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch's own row. errors: why it was refused. lines and estimates: as they were when it was checked."""
+
+    id: UUID
+    team_id: str
+    key_id: UUID
+    endpoint: str
+    status: str
+    dry_run: bool
+    input_file_id: UUID
+    completion_window: str
+    retry_of: UUID | None
+    retry_statuses: list[str]
+    retry_codes: list[str]
+    errors: list[dict[str, Any]] | None
+    lines: int
+    models: list[str] = field(default_factory=list)
+    estimated_tokens: int
+    estimated_nanousd: int
+    credits_needed: int
+    output_expires_after_s: int | None
+    output_file_id: UUID | None
+    error_file_id: UUID | None
+    error_summary: list[dict[str, Any]] | None
+    created_at: datetime
+    expires_at: datetime
+    in_progress_at: datetime | None
+    finalizing_at: datetime | None
+    completed_at: datetime | None
+    failed_at: datetime | None
+    expired_at: datetime | None
+    cancelling_at: datetime | None
+    cancelled_at: datetime | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing of it changes any more."""
+        return self.status in FINAL
+
+
+async def create(tx: Tx, new: NewBatch) -> None:
+    """Insert a batch that is to be checked."""
+    given = {**vars(new), "retry_statuses": list(new.retry_statuses), "retry_codes": list(new.retry_codes)}
+    await hot(tx, CREATE, given)
+
+
+async def read(tx: Tx, batch_id: UUID) -> Batch | None:
+    """A batch's own row."""
+    rows = await hot(tx, READ, (batch_id,))
+    return Batch(**rows[0]._asdict()) if rows else None
+
+
+async def lock(tx: Tx, batch_ids: Iterable[UUID]) -> dict[UUID, Batch]:
+    """Lock batches in id order, after their jobs. Unknown ids are left out."""
+    wanted = sorted(set(batch_ids))
+    return {row.id: Batch(**row._asdict()) for row in await hot(tx, LOCK, (wanted,))} if wanted else {}
+
+
+async def lease(tx: Tx, batch_id: UUID, *, worker: str, lease_s: float) -> Batch | None:
+    """Take a batch that is to be checked, cancelled or finished; None when it is somebody's, or needs nothing."""
+    rows = await hot(tx, LEASE, {"id": batch_id, "worker": worker, "lease_s": lease_s})
+    return Batch(**rows[0]._asdict()) if rows else None
+
+
+async def renew(tx: Tx, batch_id: UUID, *, worker: str, lease_s: float) -> bool:
+    """Keep it. False when it is not ours any more."""
+    return bool(await hot(tx, RENEW, {"id": batch_id, "worker": worker, "lease_s": lease_s}))
+
+
+async def release(tx: Tx, batch_id: UUID, *, worker: str) -> None:
+    """Give it up before its lease ends."""
+    await hot(tx, RELEASE, (batch_id, worker))
+
+
+async def unattended(tx: Tx, *, limit: int) -> list[UUID]:
+    """Batches with work that nobody has taken, or whose worker is gone."""
+    return [row.id for row in await hot(tx, UNATTENDED, (limit,))]
