@@ -24,7 +24,7 @@ REQUEST_HEADERS = (
 )  # fmt: skip
 EXPOSED = (
     "Allow", "Cache-Control", "ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "Vary",
-    "WWW-Authenticate", "X-Accel-Buffering", "X-Request-ID", "X-Total-Count", *NAMES,
+    "WWW-Authenticate", "X-Accel-Buffering", "X-Next-After", "X-Request-ID", "X-Total-Count", *NAMES,
 )  # fmt: skip
 
 

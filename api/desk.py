@@ -1,4 +1,4 @@
-"""What one api process keeps: door, group-committed intake, waiters, watch on event logs, streams, decided routes."""
+"""What one api process keeps: door, group-committed intake, waiters, watches on logs and lines, streams, routes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from api.door import Door
 from api.known_routes import KnownRoutes
+from api.line_waiting import LineWatch
 from api.log_waiting import LogWatch
 from api.streams import Pace, Streams
 from api.waiting import Waiters
@@ -25,6 +26,7 @@ class Desk:
     intake: GroupCommit[Submission, Accepted]
     waiters: Waiters
     log: LogWatch
+    lines: LineWatch
     routes: KnownRoutes
     streams: Streams
     pace: Pace
@@ -40,6 +42,7 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
         intake=GroupCommit(lambda group: accept(rt, group, depths), alone=one_to_blame),
         waiters=Waiters(rt.db, rt.redis, heard=watch.look_soon),
         log=watch,
+        lines=LineWatch(rt.db),
         routes=KnownRoutes(),
         streams=Streams(rt.redis, uuid4().hex),
         pace=Pace(),
@@ -47,6 +50,7 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
     await desk.door.open()
     await desk.waiters.open()
     await desk.log.open()
+    await desk.lines.open()
     await desk.streams.open()
     try:
         yield desk
@@ -54,4 +58,5 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
         await desk.door.close()
         await desk.waiters.close()
         await desk.log.close()
+        await desk.lines.close()
         await desk.streams.close()

@@ -1,7 +1,7 @@
 """A read that is held until the thing ends or changes, or the client's time is up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 from uuid import UUID
 
@@ -15,23 +15,34 @@ Read = Callable[[], Awaitable[tuple[dict[str, Any], bool]]]
 """Reads the thing: its body, and whether it is final."""
 
 
-async def held_read(waiters: Waiters, request: Request, id_: UUID, wanted: prefer.Preference, read: Read) -> Reply:
-    """200 or 304: at once without a wait, else once it is final or no longer what If-None-Match says."""
+async def held_read(
+    waiters: Waiters,
+    request: Request,
+    id_: UUID,
+    wanted: prefer.Preference,
+    read: Read,
+    guesses: Collection[str] = (),
+) -> Reply:
+    """200 or 304: at once without a wait, else once it is final or no longer what If-None-Match says.
+
+    guesses: fields of the body that say nothing of a change, as `prefer.etag` takes them.
+    """
     finished = waiters.expect(id_)
     until = asyncio.get_running_loop().time() + (wanted.wait_s or 0)
     try:
         while True:
-            woken = finished.done()
+            if finished.done():  # not by its end: a batch tells of the end of its job too
+                finished = waiters.expect(id_)
             body, final = await read()
             left_s = until - asyncio.get_running_loop().time()
-            # Woken without an end: this process is closing, and answers with what there is.
-            if final or woken or left_s <= 0 or _changed(request, body):
+            # A process that is closing answers with what there is.
+            if final or waiters.is_closed or left_s <= 0 or _changed(request, body, guesses):
                 later = {} if final else {"Retry-After": "1"}
-                return prefer.conditional(request, body, {**wanted.headers, **later})
+                return prefer.conditional(request, body, {**wanted.headers, **later}, guesses)
             await asyncio.wait({finished}, timeout=min(left_s, NET_S))
     finally:
         waiters.forget(id_, finished)
 
 
-def _changed(request: Request, body: dict[str, Any]) -> bool:
-    return "if-none-match" in request.headers and not prefer.matches(request, prefer.etag(body))
+def _changed(request: Request, body: dict[str, Any], guesses: Collection[str]) -> bool:
+    return "if-none-match" in request.headers and not prefer.matches(request, prefer.etag(body, guesses))

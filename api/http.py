@@ -1,14 +1,12 @@
 """The edge: `endpoint` makes a plain async function a Starlette endpoint and errors the contract's bodies."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from itertools import takewhile
 from typing import Any, TypeVar, get_type_hints
 
 import redis
-from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,7 +14,7 @@ from starlette.responses import Response
 from api.auth import Access, Authenticator, Caller
 from api.body import read_body
 from api.face import NATIVE, Face
-from api.once import REPLAYED, Once, open_once, repeated, still_running
+from api.once import REPLAYED, Once, Received, open_once, repeated, still_running
 from api.replies import JSON, Reply
 from api.request_id import CLIENT_CLOSED, tell
 from shared import log
@@ -25,6 +23,7 @@ from shared.errors import Invalid, RoutingError, Unavailable, WaybillError
 from shared.idempotency import Repeated
 from shared.json_text import parse_json
 from shared.runtime import Runtime
+from shared.wire.findings import MISSING, findings, names_of
 
 logger = log.get(__name__)
 
@@ -32,24 +31,33 @@ Handler = Callable[..., Awaitable[Any]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 Answers = Any
 """A type that pydantic can describe (a wire model, a list of one), or one per status."""
+Reader = Callable[[Runtime, Caller, Request], Awaitable[Received | None]]
+"""Takes in a body; None says that this one is JSON after all, and left to the handler."""
 Model = TypeVar("Model", bound=BaseModel)
 
-MISSING = {"msg": "field required", "type": "value_error.missing"}
-UNION_BRANCHES = {"str", "int", "float", "bool", "constrained-str", "constrained-int", "constrained-float"}
 WRITING = ("admin:w", "owner")
 
 
 def endpoint(
-    access: Access, *, answers: Answers = None, even_suspended: bool = False, face: Face = NATIVE
+    access: Access,
+    *,
+    answers: Answers = None,
+    even_suspended: bool = False,
+    face: Face = NATIVE,
+    reads: Reader | None = None,
+    bodies: Mapping[str, Any] | None = None,
 ) -> Callable[[Handler], Endpoint]:
     """Make a handler an endpoint.
 
     The handler's parameters say what it needs: `rt: Runtime`, `desk: Desk`, `caller: Caller`, `request: Request`,
-    `body: <model>` (the JSON body), `query: <model>` (the query string), `once: Once` (the Idempotency-Key of a POST);
-    every other one is a path parameter. It returns a model, a dict or a list (200) or a Reply.
+    `body: <model>` (the JSON body), `query: <model>` (the query string), `once: Once` (the Idempotency-Key of a POST),
+    `received: <body>` (what `reads` made of it); every other one is a path parameter. It returns a model, a dict or a
+    list (200) or a Reply.
 
     access: the contract's caller word. answers: the wire model of a 2xx, by status where there are several; it is
     what /openapi.json says and tests hold every response against. face: the dialect of its errors and credentials.
+    reads: takes in the body of a known caller before the handler is called, which gets it as `received`.
+    bodies: what /openapi.json says of such bodies, by media type: a model, or a `Media` for one that is no JSON.
     """
 
     def wrap(handler: Handler) -> Endpoint:
@@ -59,6 +67,8 @@ def endpoint(
             answers=answers if isinstance(answers, Mapping) else {200: answers},
             even_suspended=even_suspended,
             face=face,
+            reads=reads,
+            bodies=bodies or {},
             wanted=tuple(inspect.signature(handler).parameters),
             hints=get_type_hints(handler),
         )
@@ -84,6 +94,8 @@ class Given:
     answers: Mapping[int, Any]
     even_suspended: bool
     face: Face
+    reads: Reader | None
+    bodies: Mapping[str, Any]
     wanted: tuple[str, ...]
     hints: Mapping[str, Any]
 
@@ -101,12 +113,24 @@ async def _answered(request: Request, given: Given) -> Response:
     if given.access != "none":
         caller = await authenticator.caller(request, given.access, face=given.face, even_suspended=given.even_suspended)
         tell(request, team_id=caller.team_id, admin=caller.actor.user_id if caller.actor else None)
-    once = await open_once(runtime, caller, request)
+    if given.reads is None:
+        return await _once(request, given, caller, None)
+    received = await given.reads(runtime, caller, request)
+    try:
+        return await _once(request, given, caller, received)
+    finally:
+        if received is not None:
+            await received.discard()
+
+
+async def _once(request: Request, given: Given, caller: Caller, received: Received | None) -> Response:
+    """Act, or answer with what an earlier request with the same key was told."""
+    once = await open_once(request.app.state.runtime, caller, request, received)
     earlier = await repeated(once)
     if isinstance(earlier, Response):
         return earlier
     try:
-        return await _acted(request, given, caller, earlier)
+        return await _acted(request, given, caller, earlier, received)
     except (Repeated, WaybillError) as error:
         if once.scope is None or earlier.is_repeat:
             raise
@@ -115,16 +139,16 @@ async def _answered(request: Request, given: Given) -> Response:
         if isinstance(again, Response):
             return again
         if again.is_repeat:
-            return await _acted(request, given, caller, again)
+            return await _acted(request, given, caller, again, received)
         if isinstance(error, Repeated):
             raise still_running() from None
         raise
 
 
-async def _acted(request: Request, given: Given, caller: Caller, once: Once) -> Response:
+async def _acted(request: Request, given: Given, caller: Caller, once: Once, received: Received | None) -> Response:
     if once.scope is not None and "once" not in given.wanted:
         raise Invalid.not_supported_yet("header", "idempotency-key")
-    arguments = await _arguments(request, given, caller, once)
+    arguments = await _arguments(request, given, caller, once, received)
     result = await given.handler(**arguments)
     tell(request, job_id=_job_of(result))
     response = _rendered(result)
@@ -135,7 +159,9 @@ async def _acted(request: Request, given: Given, caller: Caller, once: Once) -> 
     return response
 
 
-async def _arguments(request: Request, given: Given, caller: Caller, once: Once) -> dict[str, Any]:
+async def _arguments(
+    request: Request, given: Given, caller: Caller, once: Once, received: Received | None
+) -> dict[str, Any]:
     runtime: Runtime = request.app.state.runtime
     arguments: dict[str, Any] = {}
     for name in given.wanted:
@@ -150,6 +176,8 @@ async def _arguments(request: Request, given: Given, caller: Caller, once: Once)
                 arguments[name] = request
             case "once":
                 arguments[name] = once
+            case "received":
+                arguments[name] = received
             case "body":
                 arguments[name] = await body_of(request, given.hints[name], runtime.settings.max_body_bytes)
             case "query":
@@ -185,48 +213,7 @@ def validated(model: type[Model], value: object, place: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise Invalid(findings(error, place, _names_of(model))) from None
-
-
-def findings(error: ValidationError, place: str, names: Collection[str]) -> list[dict[str, Any]]:
-    """Pydantic's findings in the contract's form: a missing field has the older words, the rest the validator's own.
-
-    names: of the fields there are; a place ends before a name that only the client knows.
-    """
-    found: dict[tuple[str | int, ...], dict[str, Any]] = {}
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
-        parts = (part for part in item["loc"] if not _is_branch(part))
-        loc = (place, *takewhile(lambda part: isinstance(part, int) or part in names, parts))
-        finding = {"loc": list(loc), **_finding(item["type"], item["msg"])}
-        # Of a union's branches the one that took the value's type knows best what is wrong with it.
-        if loc not in found or (found[loc]["type"].endswith("_type") and not item["type"].endswith("_type")):
-            found[loc] = finding
-    return list(found.values())
-
-
-def _finding(type_: str, msg: str) -> dict[str, str]:
-    if type_ == "missing":
-        return dict(MISSING)
-    if type_ in {"model_type", "model_attributes_type"}:
-        return {"msg": "Input should be an object", "type": "object_type"}
-    if type_ == "uuid_parsing":  # pydantic's own words show the input
-        return {"msg": "Input should be a valid UUID", "type": type_}
-    return {"msg": msg.removeprefix("Value error, "), "type": type_}
-
-
-@cache
-def _names_of(model: type[BaseModel]) -> frozenset[str]:
-    """Every field name that can be part of a place in this model."""
-    schema = model.model_json_schema()
-    described = [schema, *schema.get("$defs", {}).values()]
-    aliases = [field.validation_alias for field in model.model_fields.values()]
-    choices = [choice for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices]
-    return frozenset(name for found in (*(one.get("properties", ()) for one in described), choices) for name in found)
-
-
-def _is_branch(part: str | int) -> bool:
-    """Whether a part of pydantic's place names a branch of a union and not something the client wrote."""
-    return isinstance(part, str) and (part in UNION_BRANCHES or "[" in part)
+        raise Invalid(findings(error, place, names_of(model))) from None
 
 
 def failed(request: Request, error: Exception, face: Face = NATIVE) -> Response:

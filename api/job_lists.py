@@ -80,6 +80,7 @@ def call_detail(row: Any) -> dict[str, Any]:
         "resolved_model": row.litellm_model,
         "provider": row.provider,
         "purpose": row.purpose,
+        "custom_id": row.custom_id,
         "prompt_tokens": row.prompt_tokens,
         "completion_tokens": row.completion_tokens,
         "total_tokens": row.total_tokens,

@@ -34,6 +34,7 @@ class PatientServer(uvicorn.Server):
             await desk.door.close()
             await desk.waiters.close()
             await desk.log.close()
+            await desk.lines.close()
         await super().shutdown(sockets)
 
 

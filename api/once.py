@@ -11,7 +11,7 @@ a delivery   rebuilt by the handler: the repeat of a test waits for the same att
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -94,16 +94,44 @@ class Once:
         return reply.status, self.rt.sealer.seal(orjson.dumps(kept).decode(), purpose=_purpose(self.scope or b""))
 
 
-async def open_once(rt: Runtime, caller: Caller, request: Request) -> Once:
-    """The key of this request, if it has one that counts. Raises BadRequest, Invalid (body), BodyTooLarge."""
+class Received(Protocol):
+    """A body that an endpoint took in as it came (`endpoint(reads=...)`), too long to be kept in memory.
+
+    fingerprint: what an Idempotency-Key stands for instead of the JSON of other bodies.
+    """
+
+    @property
+    def fingerprint(self) -> bytes:
+        """A digest of all that the client said in the body."""
+
+    async def discard(self) -> None:
+        """Take away what was stored of it unless the handler has kept it; called at the end of every request."""
+
+
+def key_of(request: Request) -> str | None:
+    """The Idempotency-Key without its quotes. Raises BadRequest."""
     given = request.headers.get("idempotency-key")
-    if given is None or request.method != "POST" or caller.principal is None:
-        return Once(rt=rt)
+    if given is None:
+        return None
     key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
     if not KEY.fullmatch(key):
         raise BadRequest("Invalid Idempotency-Key")
-    raw = await read_body(request, rt.settings.max_body_bytes)
-    body = orjson.dumps(parse_json(raw or b"{}"), option=orjson.OPT_SORT_KEYS)
+    return key
+
+
+async def open_once(rt: Runtime, caller: Caller, request: Request, received: Received | None = None) -> Once:
+    """The key of this request, if it has one that counts. Raises BadRequest, Invalid (body), BodyTooLarge.
+
+    received: a body that is not read as JSON.
+    """
+    key = key_of(request)
+    if key is None or request.method != "POST" or caller.principal is None:
+        return Once(rt=rt)
+    if received is None:
+        raw = await read_body(request, rt.settings.max_body_bytes)
+        body = orjson.dumps(parse_json(raw or b"{}"), option=orjson.OPT_SORT_KEYS)
+    else:
+        body = received.fingerprint
     # Into which job a call of the gateway goes is said there, and part of what is asked.
     named = request.headers.get("x-job-id")
     asked = [request.url.query.encode(), body, *([] if named is None else [named.encode()])]

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from api import openapi_responses as responses
-from api.openapi_routes import Documented, Tables, all_documented, contents
+from api.openapi_routes import JSON, Documented, Tables, all_documented, contents
 from api.openapi_samples import sample
 from api.openapi_schemas import Schemas
 from api.openapi_webhooks import callback, webhook
@@ -46,6 +46,8 @@ TAGS = {
     "webhooks": "A team's endpoints for events, their keys, and what was delivered.",
     "admin-users": "Admins, their sessions, the audit log.",
     "stats": "Numbers for a dashboard.",
+    "batches": "Many requests in one, run in the background.",
+    "files": "What batches read and write.",
     "gateway": "What OpenAI's clients ask for: models, completions, embeddings.",
     "gateway-keys": "Keys, users, teams and spend, in the words of the LiteLLM proxy.",
     "health": "Whether this process can work.",
@@ -58,7 +60,12 @@ OTHER_WORDS = {
 }  # fmt: skip
 """The tag of paths that begin with another word."""
 
-STATUS_TEXTS = {202: "Accepted; it goes on.", 204: "Nothing more.", 304: "Not modified."}
+STATUS_TEXTS = {
+    202: "Accepted; it goes on.",
+    206: "The part that was asked for.",
+    204: "Nothing more.",
+    304: "Not modified.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,7 @@ def document(tables: Tables) -> Schema:
 def _taken(routes: list[Documented]) -> Iterator[Any]:
     for route in routes:
         yield from (model for model in (route.body, route.query) if model is not None)
+        yield from (form for form in route.forms.values() if _is_described(form))
 
 
 def _answered(routes: list[Documented]) -> Iterator[Any]:
@@ -140,7 +148,7 @@ def _operation(route: Documented, schemas: Schemas) -> Schema:
         "responses": {str(status): _response(route, status, type_, schemas) for status, type_ in route.answers.items()},
     }
     found["responses"] |= {str(status): responses.refusal(route, status) for status in route.refusals}
-    if route.body is not None:
+    if route.body is not None or route.forms:
         found["requestBody"] = _request_body(route, schemas)
     if route.has_callback:
         found["callbacks"] = _callbacks(route, schemas)
@@ -154,7 +162,9 @@ def _operation_id(route: Documented) -> str:
 
 
 def _tag(route: Documented) -> str:
-    first = route.path.removeprefix("/api").split("/")[1]
+    _, first, *others = route.path.removeprefix("/api").split("/")
+    if first == "v1" and others[0] in TAGS:
+        return others[0]
     return OTHER_WORDS.get(first, first)
 
 
@@ -168,10 +178,14 @@ def _query_parameters(route: Documented, schemas: Schemas) -> list[Schema]:
 
 def _request_body(route: Documented, schemas: Schemas) -> Schema:
     """As the edge reads it: an empty body stands for `{}` where no field is required."""
-    model = route.body
-    required = model is not None and any(field.is_required() for field in model.model_fields.values())
-    content = {"schema": schemas.taken(model), "example": sample(route)}
-    return {"required": required, "content": {"application/json": content}}
+    model, content = route.body, {}
+    required = bool(route.forms)
+    if model is not None:
+        required = required or any(field.is_required() for field in model.model_fields.values())
+        content[JSON] = {"schema": schemas.taken(model), "example": sample(route)}
+    for media, form in route.forms.items():
+        content[media] = {"schema": {"type": "string"} if isinstance(form, Media) else schemas.taken(form)}
+    return {"required": required, "content": content}
 
 
 def _response(route: Documented, status: int, type_: Any, schemas: Schemas) -> Schema:
@@ -190,6 +204,8 @@ def _response(route: Documented, status: int, type_: Any, schemas: Schemas) -> S
 
 
 def _callbacks(route: Documented, schemas: Schemas) -> Schema:
-    kind: callbacks.Kind = "job" if route.body is not None and issubclass(route.body, JobIn) else "call"
+    kind: callbacks.Kind = "batch" if route.makes_a_batch else "call"
+    if route.body is not None and issubclass(route.body, JobIn):
+        kind = "job"
     events = {"oneOf": [schemas.answered(EVENTS[type_]) for type_ in callbacks.ALLOWED[kind]]}
     return {"event": {"{$request.body#/callback_url}": {"post": callback(events)}}}

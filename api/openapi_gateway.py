@@ -58,6 +58,7 @@ OF_A_REFUSAL: dict[str, tuple[str, Schema]] = {
     "x-should-retry": ("`false`: stock clients do not try again.", {"enum": ["false"]}),
     "reset_at": ("When the limit has room again.", TEXT),
 }
+OF_LIMITS = tuple(name for name in OF_A_CALL if name.startswith(("x-litellm-key-", "x-ratelimit-")))
 HEADERS = {**EVERYWHERE, **OF_A_CALL, **OF_AN_END, **OF_A_REFUSAL}
 
 REFUSALS = {
@@ -66,9 +67,11 @@ REFUSALS = {
     402: ("GatewayNoMoney", "Credits or the key's budget are used up; never worth another try."),
     403: ("GatewayForbidden", "The caller may not do this, or may not use this model."),
     404: ("GatewayNotFound", "What was named is not there."),
+    408: ("GatewayStalled", "The client stopped sending its body."),
     409: ("GatewayConflict", "The Idempotency-Key is in use, the job has ended, or the call was cancelled."),
     410: ("GatewayGone", "It was there and is kept no longer."),
     413: ("GatewayTooLarge", "The body is over the limit."),
+    416: ("GatewayNoRange", "The thing has no such part."),
     422: ("GatewayReused", "The Idempotency-Key was used with another request."),
     429: ("GatewayTooManyRequests", "A limit is reached, here or at the provider, or the team is paused."),
     500: ("GatewayInternalError", "Our bug; the log has the request id."),
@@ -84,6 +87,8 @@ def names(route: Documented, status: int) -> Iterator[str]:
     if route.makes_a_call:
         yield from OF_A_CALL
         yield from OF_AN_END
+    elif route.is_counted:
+        yield from OF_LIMITS
     if status in {402, 409}:
         yield "x-should-retry"
     if status == 402:

@@ -31,6 +31,10 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "RateLimit": ("What is left of each limit.", TEXT),
     "RateLimit-Policy": ("The limits of the team.", TEXT),
     "Cache-Control": ("How long it may be kept.", TEXT),
+    "Accept-Ranges": ("`bytes`: parts of it can be asked for.", TEXT),
+    "Content-Range": ("Which part this is, and of how many bytes.", TEXT),
+    "Content-Disposition": ("The name to save it under.", TEXT),
+    "X-Next-After": ("The `after` that goes on behind the last line of this answer.", NUMBER),
     "X-Accel-Buffering": ("`no`: proxies pass events on as they come.", TEXT),
     **gateway.HEADERS,
 }
@@ -105,10 +109,13 @@ def header_parameters(route: Documented) -> list[Schema]:
     if route.takes_key:
         found.append(_header("Idempotency-Key", "Makes a repeat of this request harmless: quoted or bare, 1..255."))
     if route.waits:
-        most_s = 60 if route.reads_log else 600
+        most_s = "10, of a dry run 60" if route.makes_a_batch else 60 if route.reads_log else 600
         found.append(_header("Prefer", f"`wait=N`: wait at most N s (0..{most_s}). `respond-async`: do not wait."))
     if route.is_conditional:
         found.append(_header("If-None-Match", "The ETag you have: 304 when it still is the same."))
+    if route.has_ranges:
+        found.append(_header("Range", "`bytes=FROM-TO`: only this part."))
+        found.append(_header("If-Range", "The ETag you have: the whole when it is another by now."))
     if route.is_of_gateway and route.makes_a_call:
         found.append(_header("X-Job-Id", "An own, unfinished job that the call becomes part of; else it gets one."))
         found.append(_header("x-litellm-call-id", "An id of your own for the call, up to 256; it is echoed and kept."))
@@ -121,8 +128,11 @@ def response_headers(route: Documented, status: int) -> dict[str, Schema]:
     names = list(_standard(status))
     names += ["Link"] * (ok and route.is_list)
     names += ["X-Total-Count"] * (ok and route.is_list and _is_array(route))
-    names += ["ETag"] * (route.is_conditional and status in {200, 304})
-    names += ["Retry-After?"] * (route.is_conditional and status in {200, 304})
+    names += ["ETag"] * (route.is_conditional and status in {200, 206, 304})
+    names += ["Retry-After?"] * (route.is_conditional and not route.has_ranges and status in {200, 304})
+    names += ["Accept-Ranges", "Content-Disposition"] * (route.has_ranges and ok)
+    names += ["Content-Range"] * (status in {206, 416})
+    names += ["X-Next-After"] * (route.has_lines and ok)
     names += ["Cache-Control"] * (ok and (route.is_page or route.answers.get(status) == EVENTS))
     names += ["X-Accel-Buffering"] * (ok and route.is_stream)
     names += ["Location", "X-Call-Id"] * (

@@ -11,14 +11,16 @@ from pydantic import BaseModel
 from api.gateway.face import GATEWAY
 from api.http import Endpoint, Given, given_of
 from api.lists import Page
+from api.wire.batches import BatchIn, RetryIn
 from api.wire.calls import CallbackIn, CallIn
-from api.wire.media import EVENTS, Media
+from api.wire.media import EVENTS, LINES, Media
 from shared.wire.gateway import GatewayFields, Streamed
 
 Table = Sequence[tuple[str, str, Endpoint]]
 Tables = Sequence[tuple[str, Table]]
 """Each with the prefix that it is documented under."""
 
+JSON = "application/json"
 PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 CLAUSE_END = re.compile(r"[.;:](?=\s|$)|\n")
 LIMITED = ("messages", "calls")
@@ -52,7 +54,13 @@ class Documented:
     @property
     def body(self) -> type[BaseModel] | None:
         """The model of the JSON body."""
-        return self.given.hints.get("body")
+        model: type[BaseModel] | None = self.given.hints.get("body", self.given.bodies.get(JSON))
+        return model
+
+    @property
+    def forms(self) -> Mapping[str, Any]:
+        """What else than JSON the body may be, by media type: a model of its parts, or a Media."""
+        return {media: form for media, form in self.given.bodies.items() if media != JSON}
 
     @property
     def query(self) -> type[BaseModel] | None:
@@ -88,13 +96,25 @@ class Documented:
     @property
     def waits(self) -> bool:
         """Whether `Prefer: wait` is honoured."""
-        held = "desk" in self.given.wanted and (not self.is_stream or self.reads_log)
-        return held and self.is_known_caller and not self.is_of_gateway
+        held = "desk" in self.given.wanted and (not self.is_stream or self.reads_log) and not self.has_lines
+        return held and self.is_known_caller and not (self.is_of_gateway and self.makes_a_call)
 
     @property
     def is_conditional(self) -> bool:
         """Whether it answers with an ETag, and 304 to who has the thing already."""
-        return self.method == "GET" and (self._asks("wait") or self.path == "/openapi.json")
+        if self.method != "GET":
+            return False
+        return self._asks("wait") or self.path == "/openapi.json" or 304 in self.given.answers
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether it answers with a part of the thing when asked for one."""
+        return 206 in self.given.answers
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether it answers with JSON objects, one a line."""
+        return any(LINES in contents(answer) for answer in self.given.answers.values())
 
     @property
     def is_list(self) -> bool:
@@ -105,7 +125,7 @@ class Documented:
     def is_counted(self) -> bool:
         """Whether it is counted against a team's rate limits."""
         if self.is_of_gateway:
-            return self.makes_a_call
+            return self.makes_a_call or self.makes_a_batch
         fields = self.body.model_fields if self.body is not None else {}
         return self.method == "POST" and self.is_team_route and any(name in fields for name in LIMITED)
 
@@ -115,6 +135,11 @@ class Documented:
         if self.is_of_gateway:
             return self.body is not None and issubclass(self.body, GatewayFields)
         return self.body is not None and issubclass(self.body, CallIn)
+
+    @property
+    def makes_a_batch(self) -> bool:
+        """Whether many requests are accepted as one."""
+        return self.body is not None and issubclass(self.body, (BatchIn, RetryIn))
 
     @property
     def has_callback(self) -> bool:
@@ -132,6 +157,8 @@ class Documented:
     @property
     def is_page(self) -> bool:
         """Whether it is a file or a page of ours, which touches nothing."""
+        if self.is_known_caller:
+            return False
         return any(isinstance(answer, Media) and answer != EVENTS for answer in self.answers.values())
 
     @property
@@ -159,7 +186,8 @@ class Documented:
     def _of_gateway(self, found: set[int]) -> set[int]:
         """What does not validate is 400 there, and what lacks money 402."""
         invalid = {422} if self.takes_key else set()
-        return (found - {422}) | ({400} if 422 in found else set()) | invalid | ({402} if self.makes_a_call else set())
+        unpaid = {402} if self.is_counted else set()
+        return (found - {422}) | ({400} if 422 in found else set()) | invalid | unpaid
 
     def _refusals_of_caller(self) -> set[int]:
         found = {401, 403} if self.is_known_caller else set()
@@ -176,6 +204,10 @@ class Documented:
             found |= {400, 403, 404, 409, 413, 422}
         if self.body is not None and not self.is_known_caller:
             found |= {401, 429}
+        if self.given.reads is not None:
+            found |= {400, 408, 413}
+        if self.has_ranges:
+            found.add(416)
         if self.method == "POST" and self.is_known_caller:
             found |= {400, 409, 413, 422}
         if self.method in {"PUT", "PATCH", "DELETE"}:

@@ -13,12 +13,14 @@ SAMPLES: dict[str, Any] = {
     "api_key": "sk-of-the-provider",
     "budget_mode": "job_based",
     "complete.status": "completed",
+    "completion_window": "24h",
     "credential_name": "production",
     "credits": 100,
     "current_password": "correct horse",
     "display_name": "Ada",
     "email": "ada@example.com",
     "enabled": False,
+    "endpoint": "/v1/chat/completions",
     "group_name": "gpt-models",
     "id_mode": "same",
     "job_type": "resume_analysis",
@@ -37,6 +39,9 @@ SAMPLES: dict[str, Any] = {
     "password": "correct horse",
     "payment_type": "one_time",
     "prompt": "Say hello.",
+    "requests": [
+        {"custom_id": "1", "body": {"model": "chat-fast", "messages": [{"role": "user", "content": "Hello"}]}}
+    ],
     "provider": "openai",
     "since": "2026-01-15T00:00:00Z",
     "status.status": "active",
@@ -44,7 +49,7 @@ SAMPLES: dict[str, Any] = {
     "webhook_url": "https://your-app.example/webhooks/job-complete",
 }
 """By the field's name on the wire, or by the last word of the path and that name."""
-BESIDE = {"alias": "litellm_model", "id_mode": "since"}
+BESIDE = {"alias": "litellm_model", "completion_window": "requests", "id_mode": "since"}
 """What a body with this field needs besides, though no rule of one field says so."""
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from api.desk import Desk
 from api.wire.calls import CallbackIn, CallIn
 from shared import callbacks, ids, limits, models, routing
-from shared.charging import Terms
+from shared.charging import terms_of
 from shared.db import Tx
 from shared.idempotency import Claim
 from shared.intake import Submission
@@ -143,7 +143,7 @@ async def submit(
     """
     counted = [(str(call.id), _tokens_of(call)) for call in calls] or [(str(job_id), 0)]
     desk.door.check()
-    taken = await limits.take(rt.redis, _limits(key), requests=counted)
+    taken = await limits.take(rt.redis, limits_of(key), requests=counted)
     finished = desk.waiters.expect(waits_for)
     try:
         await desk.intake.add(
@@ -153,7 +153,7 @@ async def submit(
                 new_job=new_job,
                 deadline_s=deadline_s,
                 calls=calls,
-                terms=_terms(key),
+                terms=terms_of(key),
                 limited_key=None if key.max_parallel_requests is None else key.id,
                 claim=claim,
                 max_parallel_calls=key.max_parallel_calls,
@@ -167,7 +167,8 @@ async def submit(
     return Submitted(finished=finished, headers=taken.headers, windows=taken.windows)
 
 
-def _limits(key: Key) -> tuple[limits.Limits, ...]:
+def limits_of(key: Key) -> tuple[limits.Limits, ...]:
+    """What counts against a request: the limits of the team, and those of the key itself."""
     return (
         limits.Limits(team_id=key.team_id, rpm=key.team_rpm_limit, tpm=key.team_tpm_limit),
         limits.Limits(team_id=key.team_id, key_id=key.id, rpm=key.rpm_limit, tpm=key.tpm_limit),
@@ -176,12 +177,3 @@ def _limits(key: Key) -> tuple[limits.Limits, ...]:
 
 def _tokens_of(call: NewCall) -> int:
     return call.estimated_prompt_tokens + call.estimated_output_tokens
-
-
-def _terms(key: Key) -> Terms:
-    return Terms(
-        budget_mode=key.budget_mode,
-        charge_failed_calls=key.charge_failed_calls,
-        credits_per_dollar=key.credits_per_dollar,
-        tokens_per_credit=key.tokens_per_credit,
-    )

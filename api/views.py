@@ -226,6 +226,7 @@ def _facts(call: Call) -> dict[str, Any]:
     started, created = call.started_at, call.created_at
     return {
         "purpose": call.purpose,
+        "custom_id": call.custom_id,
         "stream": call.stream,
         "created_at": clock.iso(created),
         "started_at": clock.iso(started),

@@ -20,7 +20,8 @@ def banner(config: Config, home: Home, env: Mapping[str, str], demo: Demo | None
         if demo.off_models:
             off = [f"{', '.join(models)} (until {variable} is set)" for variable, models in demo.off_models.items()]
             facts |= {"switched off": "; ".join(off)}
-    facts |= {"workers": env["WAYBILL_WORKERS"], "logs": str(home.path / "logs"), "pids, URLs": str(home.run)}
+    workers = f"{env['WAYBILL_WORKERS']}, and {env['WAYBILL_BATCH_WORKERS']} for batches alone"
+    facts |= {"workers": workers, "logs": str(home.path / "logs"), "pids, URLs": str(home.run)}
     lines = ["", "Waybill is ready.", ""]
     lines += [f"  {name:<12} {value}" for name, value in facts.items()]
     lines += ["", *_open_networks(env)]

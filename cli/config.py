@@ -26,6 +26,7 @@ class Config:
     home: Path
     port: int
     workers: int
+    batch_workers: int
     admin_key: str | None
     database_url: str | None
     redis_url: str | None
@@ -37,6 +38,7 @@ class Config:
             home=Path(environ.get("WAYBILL_HOME") or ".waybill").absolute(),
             port=_number(environ, "WAYBILL_PORT", 8003, high=65535),
             workers=_number(environ, "WAYBILL_WORKERS", _default_workers(), high=256),
+            batch_workers=_number(environ, "WAYBILL_BATCH_WORKERS", 1, low=0, high=256),
             admin_key=environ.get("WAYBILL_ADMIN_KEY") or None,
             database_url=environ.get("WAYBILL_DATABASE_URL") or None,
             redis_url=environ.get("WAYBILL_REDIS_URL") or None,
@@ -65,6 +67,7 @@ class Config:
             "WAYBILL_ADMIN_KEY": self.admin_key or keys["admin_key"],
             "WAYBILL_PORT": str(self.port),
             "WAYBILL_WORKERS": str(self.workers),
+            "WAYBILL_BATCH_WORKERS": str(self.batch_workers),
             "WAYBILL_DATABASE_URL": database_url,
             "WAYBILL_REDIS_URL": redis_url,
             "WAYBILL_WORKER_PIDS_FILE": str(home.worker_pids),
@@ -85,10 +88,10 @@ def _is_secret(key: str) -> bool:
     return key.startswith("WAYBILL_") or _is_provider_secret(key)
 
 
-def _number(environ: Mapping[str, str], name: str, default: int, *, high: int) -> int:
+def _number(environ: Mapping[str, str], name: str, default: int, *, low: int = 1, high: int) -> int:
     text = environ.get(name) or str(default)
-    if not text.isdigit() or not 1 <= int(text) <= high:
-        raise BadSetting(f"{name} must be a whole number from 1 to {high}, not {text!r}")
+    if not text.isdigit() or not low <= int(text) <= high:
+        raise BadSetting(f"{name} must be a whole number from {low} to {high}, not {text!r}")
     return int(text)
 
 

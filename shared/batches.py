@@ -20,14 +20,19 @@ b.expires_at, b.in_progress_at, b.finalizing_at, b.completed_at, b.failed_at, b.
 b.cancelled_at
 """
 
+MOST_INPUT_BYTES = 200 * 1024 * 1024
+"""Of the file that a batch's lines are in."""
+
 FINAL = (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
 
+# Its times are its job's, to the microsecond: one deadline ends both. A dry run has no job.
 CREATE = """
 insert into batches (id, team_id, key_id, endpoint, dry_run, input_file_id, completion_window, retry_of, retry_statuses,
-                     retry_codes, output_expires_after_s, expires_at)
-values (%(id)s, %(team_id)s, %(key_id)s, %(endpoint)s, %(dry_run)s, %(input_file_id)s, %(completion_window)s,
-        %(retry_of)s, %(retry_statuses)s, %(retry_codes)s, %(output_expires_after_s)s,
-        app_now() + make_interval(secs => %(window_s)s))
+                     retry_codes, output_expires_after_s, created_at, expires_at)
+select %(id)s, %(team_id)s, %(key_id)s, %(endpoint)s, %(dry_run)s, %(input_file_id)s, %(completion_window)s,
+       %(retry_of)s, %(retry_statuses)s, %(retry_codes)s, %(output_expires_after_s)s, over.at - waits, over.at
+  from make_interval(secs => %(window_s)s) as waits,
+       lateral (select coalesce((select deadline_at from jobs where id = %(id)s), app_now() + waits) as at) as over
 """
 
 READ = f"select {COLUMNS} from batches b where b.id = %s"
@@ -50,11 +55,24 @@ returning id
 
 RELEASE = "update batches set worker = null, lease_expires_at = null where id = %s and worker = %s"
 
+CANCEL = """
+update batches b set status = 'cancelling', cancelling_at = app_now() from jobs j
+ where b.id = %s and b.status in ('validating', 'in_progress') and j.id = b.id and j.completed_at is null
+returning b.id
+"""
+
 UNATTENDED = """
 select id from batches
  where status in ('validating', 'finalizing', 'cancelling')
    and (lease_expires_at is null or lease_expires_at <= app_now())
  order by lease_expires_at nulls first limit %s
+"""
+
+DELETE_DRY_RUNS = """
+delete from batches where id in (
+    select id from batches where dry_run and created_at <= app_now() - make_interval(secs => %(older_than_s)s)
+     limit %(limit)s for update skip locked)
+returning id
 """
 
 
@@ -154,3 +172,13 @@ async def release(tx: Tx, batch_id: UUID, *, worker: str) -> None:
 async def unattended(tx: Tx, *, limit: int) -> list[UUID]:
     """Batches with work that nobody has taken, or whose worker is gone."""
     return [row.id for row in await hot(tx, UNATTENDED, (limit,))]
+
+
+async def ask_to_cancel(tx: Tx, batch_id: UUID) -> bool:
+    """Let a batch whose job is locked be cancelled. False when it is past that: finishing, final, or asked already."""
+    return bool(await hot(tx, CANCEL, (batch_id,)))
+
+
+async def delete_dry_runs(tx: Tx, *, older_than_s: float, limit: int) -> int:
+    """Delete what dry runs were judged on; whoever asked has heard it long ago. Returns how many."""
+    return len(await hot(tx, DELETE_DRY_RUNS, {"older_than_s": older_than_s, "limit": limit}))

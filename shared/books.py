@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared import outbox_books
+from shared import batch_books, outbox_books
 from shared.db import Tx, hot
 from shared.names import is_name
 
@@ -56,7 +56,7 @@ MONEY: Mapping[str, str] = {
                      and (j.charge_failed_calls or (j.calls_completed > 0 and j.calls_failed = 0)) then 1 else 0 end
                as credits_due) due
          where (%(teams)s::text[] is null or j.team_id = any(%(teams)s)) and j.budget_mode = 'job_based'
-           and j.credits_charged <> due.credits_due""",
+           and not j.is_batch and j.credits_charged <> due.credits_due""",
     "a consumption job is charged what its calls came to": """
         select j.id as job_id, j.budget_mode, j.credits_charged, j.credits_lost, due.credits_due
           from jobs j cross join lateral (select case j.budget_mode
@@ -183,6 +183,7 @@ LATE: Mapping[str, str] = {
          where (%(teams)s::text[] is null or c.team_id = any(%(teams)s))
            and c.state in ('pending', 'in_progress') and c.deadline_at < app_now() - interval '5 minutes'""",
     **outbox_books.LATE,
+    **batch_books.LATE,
 }
 """These come true by themselves while a timer and workers run; broken, they say that none does."""
 
@@ -191,6 +192,7 @@ CHECKS: Mapping[str, Mapping[str, str]] = {
     "work": WORK,
     "usage": USAGE,
     "outbox": outbox_books.OUTBOX,
+    "batches": batch_books.BATCHES,
     "progress": LATE,
 }
 

@@ -1,4 +1,4 @@
-"""The callback of one job or call: its URL, events and secret as a client gives them, checked for storing."""
+"""The callback of one job, call or batch: its URL, events and secret as a client gives them, checked for storing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,18 @@ from shared import egress, event_types, signing
 from shared.errors import Invalid
 from shared.settings import Settings
 
-Kind = Literal["job", "call"]
+Kind = Literal["job", "call", "batch"]
 
 MAX_EVENTS = 50
-DEFAULTS = {"job": event_types.JOB_DEFAULT, "call": event_types.CALL_DEFAULT}
+BATCH_ENDS = tuple(type_ for type_ in event_types.ALL if type_.startswith("batch."))
+DEFAULTS = {"job": event_types.JOB_DEFAULT, "call": event_types.CALL_DEFAULT, "batch": BATCH_ENDS}
 ALLOWED = {
     "job": tuple(type_ for type_ in event_types.ALL if type_.startswith(("job.", "call."))),
     "call": tuple(type_ for type_ in event_types.ALL if type_.startswith("call.")),
+    "batch": BATCH_ENDS,
 }
+KEPT_ON = {"job": "jobs", "call": "calls", "batch": "jobs"}
+"""Whose row holds it: a batch's is on its job, which has the same id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +33,8 @@ class Callback:
 
 
 def secret_purpose(kind: Kind, id_: UUID) -> str:
-    """What `callback_secret_sealed` of this job or call is sealed for."""
-    return f"{kind}s.callback_secret:{id_}"
+    """What `callback_secret_sealed` of this job, call or batch is sealed for."""
+    return f"{KEPT_ON[kind]}.callback_secret:{id_}"
 
 
 async def checked(

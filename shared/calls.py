@@ -21,9 +21,10 @@ c.error_message, c.retry_after_s, c.maybe_billed, c.callback_url, c.position, c.
 c.estimate_nanousd, c.estimated_prompt_tokens::bigint + c.estimated_output_tokens as estimated_tokens
 """
 
+# Texts come as one JSON array: in a text[] the driver escapes each of their quotes by itself.
 STORE_RESPONSES = """
 update call_payloads p set response = r.response::json
-  from unnest(%s::uuid[], %s::text[]) as r(id, response) where p.call_id = r.id
+  from rows from (unnest(%s::uuid[]), json_array_elements_text(%s::json)) as r(id, response) where p.call_id = r.id
 """
 
 # Claiming writes the attempt's row as well: no attempt runs that is not on record.
@@ -96,18 +97,24 @@ CLOSED = {
 }
 
 # The fence: only the attempt that holds the call may close it; the sweeper only once its lease has expired, and nobody
-# hands back a call of which chunks were delivered.
+# hands back a call of which chunks were delivered. Lines that end are numbered on: who has read up to one has missed
+# none, because their batch's job stays locked until all of them can be read. A line that is tried again waits for the
+# dispatcher as before.
 CLOSE = f"""
 with r as (
     select * from json_to_recordset(%s) as r(
         id uuid, number int, provider_cost_nanousd bigint, maybe_billed boolean, retry_in_s double precision,
-        failed int, died int, swept boolean, {", ".join(f"{name} {kind}" for name, kind in CLOSED.items())})
+        failed int, died int, swept boolean, ended_before int,
+        {", ".join(f"{name} {kind}" for name, kind in CLOSED.items())})
 ), held as (
-    select c.id, r.number from calls c join r on c.id = r.id and c.attempt = r.number
+    select c.id, r.number, c.job_id, r.ended_before from calls c join r on c.id = r.id and c.attempt = r.number
      where c.state = 'in_progress' and (not r.swept or c.lease_expires_at <= app_now())
        and (r.state <> 'pending' or not c.stream or not exists (
             select from attempts a where a.call_id = c.id and a.number = c.attempt and a.first_chunk_at is not null))
      order by c.id for update of c
+), numbered as (
+    select id, number, ended_before
+           + row_number() over (partition by job_id, ended_before is null order by id) as ended_number from held
 )
 update calls c
    set {", ".join(f"{name} = r.{name}" for name in CLOSED)},
@@ -115,8 +122,9 @@ update calls c
        maybe_billed = c.maybe_billed or r.maybe_billed, failures = c.failures + r.failed, deaths = c.deaths + r.died,
        completed_at = case when r.state in ('completed', 'failed', 'cancelled') then app_now() end,
        run_at = app_now() + make_interval(secs => coalesce(r.retry_in_s, 0)),
-       rung_at = app_now() + make_interval(secs => coalesce(r.retry_in_s, 0))
-  from r join held using (id, number) where c.id = r.id
+       rung_at = case when not c.batched then app_now() + make_interval(secs => coalesce(r.retry_in_s, 0)) end,
+       ended_number = n.ended_number
+  from r join numbered n using (id, number) where c.id = r.id
 returning {COLUMNS}, null::text as response
 """
 
@@ -131,25 +139,6 @@ update calls c
    set provider_cost_nanousd = c.provider_cost_nanousd + late.cost, maybe_billed = c.maybe_billed or late.maybe_billed
   from late where c.id = late.id
 returning c.id, c.job_id, c.model, c.key_id
-"""
-
-END_UNFINISHED = f"""
-with open as (
-    select id from calls where job_id = any(%(job_ids)s) and (%(call_ids)s::uuid[] is null or id = any(%(call_ids)s))
-       and state in ('pending', 'in_progress') order by id limit %(limit)s for update
-)
-update calls c set state = %(state)s, completed_at = app_now(), error_code = %(code)s, error_message = %(message)s,
-       maybe_billed = c.maybe_billed or c.state = 'in_progress'
-  from open where c.id = open.id
-returning {COLUMNS}, null::text as response,
-       (select a.provider from attempts a where a.call_id = c.id and a.number = c.attempt) as provider
-"""
-
-DELIVERING = """
-select c.id from calls c join attempts a on a.call_id = c.id and a.number = c.attempt
- where c.job_id = %(job_id)s and (%(call_id)s::uuid is null or c.id = %(call_id)s) and c.state = 'in_progress'
-   and c.stream and a.first_chunk_at is not null and c.lease_expires_at > app_now()
- limit %(limit)s
 """
 
 GET = f"""
@@ -312,14 +301,18 @@ async def claim(
 
 
 async def close(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Call]:
-    """Close attempts' calls under the fence. Returns those that were still ours, as they are now."""
+    """Close attempts' calls under the fence. Returns those that were still ours, as they are now.
+
+    rows: at most one for each call and attempt. `ended_before`, of a line that ends: how many of its locked batch have.
+    """
     return [Call(**row._asdict()) for row in await hot(tx, CLOSE, (orjson.dumps(rows).decode(),))]
 
 
 async def store_responses(tx: Tx, responses: Sequence[tuple[UUID, str]]) -> None:
     """Keep the answers (JSON texts) of calls that completed."""
     if responses:
-        await hot(tx, STORE_RESPONSES, ([id_ for id_, _ in responses], [text for _, text in responses]))
+        texts = orjson.dumps([text for _, text in responses]).decode()
+        await hot(tx, STORE_RESPONSES, ([id_ for id_, _ in responses], texts))
 
 
 async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int, bool]]) -> list[Late]:
@@ -328,34 +321,6 @@ async def add_provider_cost(tx: Tx, costs: Sequence[tuple[UUID, int, bool]]) -> 
         return []
     columns = ([id_ for id_, _, _ in costs], [cost for _, cost, _ in costs], [billed for _, _, billed in costs])
     return [Late(**row._asdict()) for row in await hot(tx, ADD_PROVIDER_COST, columns)]
-
-
-async def end_unfinished(
-    tx: Tx,
-    job_ids: Iterable[UUID],
-    *,
-    state: str,
-    code: str,
-    message: str,
-    limit: int,
-    call_ids: Iterable[UUID] | None = None,
-) -> list[Call]:
-    """Cancel or fail up to `limit` unfinished calls of locked jobs; a worker that still runs one loses the fence."""
-    params = {
-        "job_ids": list(job_ids),
-        "call_ids": None if call_ids is None else list(call_ids),
-        "state": state,
-        "code": code,
-        "message": message,
-        "limit": limit,
-    }
-    return [Call(**row._asdict()) for row in await hot(tx, END_UNFINISHED, params)]
-
-
-async def delivering(tx: Tx, job_id: UUID, call_id: UUID | None = None, *, limit: int = 1000) -> list[UUID]:
-    """Calls of the job, or this one, of which a worker that lives delivers chunks."""
-    rows = await hot(tx, DELIVERING, {"job_id": job_id, "call_id": call_id, "limit": limit})
-    return [row.id for row in rows]
 
 
 async def get(tx: Tx, job_id: UUID, call_id: UUID) -> Call | None:

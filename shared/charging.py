@@ -1,6 +1,7 @@
 """What a job holds and what it is charged: rules of its terms and its sums, without a database.
 
-job_based            holds 1 from its first call on, is charged 1 when it completed well
+job_based            holds 1 from its first call on, is charged 1 when it completed well; a batch holds 1 for each line
+                     from its acceptance on and is charged 1 for each that completed, however it ends
 consumption_usd      holds (cost so far + open estimates) x credits per dollar, is charged cost x credits per dollar
 consumption_tokens   the same with tokens / tokens per credit
 
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from shared.jobs import Job
+from shared.keys import Key
 from shared.money import NANOUSD_PER_USD
 from shared.states import JobStatus
 
 JOB_BASED_HOLD = 1
+WORTH_A_WRITE = 10
+"""A batch gives back what it holds too much once that is a tenth of its hold: not the account's row with every line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,16 @@ JOB_BASED = Terms()
 """What holds unless a team says otherwise."""
 
 
+def terms_of(key: Key) -> Terms:
+    """The terms of a key's team, as they were when the key was read."""
+    return Terms(
+        budget_mode=key.budget_mode,
+        charge_failed_calls=key.charge_failed_calls,
+        credits_per_dollar=key.credits_per_dollar,
+        tokens_per_credit=key.tokens_per_credit,
+    )
+
+
 def agree(job: Job, terms: Terms) -> None:
     """Write the terms on the job."""
     job.budget_mode, job.charge_failed_calls = terms.budget_mode, terms.charge_failed_calls
@@ -42,13 +56,14 @@ def wanted(job: Job) -> int:
     if job.budget_mode is None:
         return 0
     if job.budget_mode == "job_based":
-        return JOB_BASED_HOLD
+        return job.calls_total if job.is_batch else JOB_BASED_HOLD
     return _consumed(job, job.client_cost_nanousd + job.estimate_nanousd, job.total_tokens + job.estimate_tokens)
 
 
 def excess(job: Job) -> int:
-    """Credits a live job holds beyond what it still wants; a job_based hold stays whole until the job's end."""
-    return max(0, job.credits_held - wanted(job))
+    """Credits a live job is to give back: what it holds beyond its wants; a job_based hold stays whole to the end."""
+    over = max(0, job.credits_held - wanted(job))
+    return 0 if job.is_batch and over * WORTH_A_WRITE < job.credits_held else over
 
 
 def owed(job: Job) -> int:
@@ -57,6 +72,8 @@ def owed(job: Job) -> int:
         return 0
     if job.budget_mode != "job_based":
         return _consumed(job, job.client_cost_nanousd, job.total_tokens)
+    if job.is_batch:
+        return job.calls_completed
     if job.status != JobStatus.COMPLETED:
         return 0
     good = job.calls_total >= 1 if job.charge_failed_calls else job.calls_completed >= 1 and job.calls_failed == 0

@@ -1,7 +1,7 @@
 """Ending calls and jobs: result, cost, counters, credits, usage and events in the caller's one transaction.
 
-Locks are taken in the same order everywhere: jobs (by id), calls (by id), budgets (by id), accounts (by team), and at
-the very end the lines of usage (by their keys).
+Locks are taken in the same order everywhere: jobs (by id), calls (by id), batches, budgets (by id), accounts (by team),
+and at the very end the lines of usage (by their keys). Nobody locks a batch and then its job.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,17 +10,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from shared import attempts, calls, facts, jobs, outbox, rollup, settling
+from shared import attempts, batch_ends, calls, facts, jobs, outbox, rollup, settling, unfinished_calls
 from shared.attempts import Booked
 from shared.calls import Call, Late
 from shared.db import Tx
+from shared.event_types import CALL_DEFAULT
 from shared.events import Event
 from shared.failures import message
 from shared.jobs import Job
-from shared.messages import Deliver, Ended, Message, Stop
+from shared.messages import Deliver, Ended, Message, Stop, TendBatches
 from shared.prices import Price
+from shared.settling import Spent
 from shared.states import FINAL, CallState, JobStatus, Outcome
 from shared.usage_lines import UsageLines
+
+Ending = tuple[JobStatus, str | None, str | None]
+"""How a job ends: status, failure_reason, error_message."""
 
 OVERDUE = {
     "deadline_exceeded": "The job's deadline passed before it had ended",
@@ -84,12 +89,16 @@ class Report:
 
 @dataclass(kw_only=True)
 class Aftermath:
-    """What to ring once the transaction is committed, and which attempts turned out to be still in charge."""
+    """What to ring once the transaction is committed, and which attempts turned out to be still in charge.
+
+    tended: batches whose files are to be written now.
+    """
 
     mine: set[tuple[UUID, int]] = field(default_factory=set)
     ended: list[UUID] = field(default_factory=list)
     stopped: list[UUID] = field(default_factory=list)
     delivery_queues: list[UUID] = field(default_factory=list)
+    tended: list[UUID] = field(default_factory=list)
 
     def messages(self) -> list[Message]:
         """The bells of this transaction."""
@@ -97,6 +106,7 @@ class Aftermath:
             Ended(ids=tuple(self.ended)),
             Stop(ids=tuple(self.stopped)),
             Deliver(ids=tuple(self.delivery_queues)),
+            TendBatches(ids=tuple(self.tended)),
         ]
 
 
@@ -106,7 +116,8 @@ async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) ->
     A repeat of the same report changes nothing. `now` stamps the events.
     """
     locked = await jobs.lock(tx, (report.job_id for report in reports))
-    closed = await calls.close(tx, [_call_row(report) for report in reports])
+    rows = {report.fence: _call_row(report, locked[report.job_id]) for report in reports}
+    closed = await calls.close(tx, list(rows.values()))
     mine = {(call.id, call.attempt) for call in closed}
     ours = [report for report in reports if report.fence in mine]
     await calls.store_responses(tx, [(r.call_id, r.response) for r in ours if r.response is not None])
@@ -160,8 +171,10 @@ async def cancel_calls(
 ) -> list[Call]:
     """End up to `limit` unfinished calls of locked jobs: cancelled, or failed with another code. Not yet counted."""
     state = CallState.CANCELLED if code == "cancelled" else CallState.FAILED
-    text = message(code)
-    return await calls.end_unfinished(tx, locked, state=state, code=code, message=text, limit=limit, call_ids=call_ids)
+    ended_before = {id_: job.ended if job.is_batch else None for id_, job in locked.items()}
+    return await unfinished_calls.end(
+        tx, ended_before, state=state, code=code, message=message(code), limit=limit, call_ids=call_ids
+    )
 
 
 async def end_calls(
@@ -170,61 +183,116 @@ async def end_calls(
     changed: Sequence[Call],
     *,
     now: datetime,
-    finishing: Mapping[UUID, tuple[JobStatus, str | None, str | None]] | None = None,
+    finishing: Mapping[UUID, Ending] | None = None,
     usage: UsageLines | None = None,
 ) -> Aftermath:
     """Count calls that ended into their locked jobs, finish the jobs this ends, record the events, fan them out.
 
-    finishing: jobs to finish whatever their calls did: (status, failure_reason, error_message). usage: what the
-    caller booked already. The last statement adds to lines that many transactions share: nothing should come after it.
+    finishing: jobs to finish whatever their calls did. usage: what the caller booked already. The last statement adds
+    to lines that many transactions share: nothing should come after it.
     """
     recorded: list[Event] = []
     usage = UsageLines() if usage is None else usage
     final = sorted((call for call in changed if call.state in FINAL), key=lambda call: call.id)
+    silent = await _unheard(tx, final)
     for call in final:
         job = locked[call.job_id]
         _count(job, call)
         usage.count_call(job, call)
-        recorded.append(facts.call_ended(job, call, now))
+        if not (call.batched and call.team_id in silent):
+            recorded.append(facts.call_ended(job, call, now))
+    spent = [
+        Spent(budget_ids=call.budget_ids, held_nanousd=call.estimate_nanousd, spent_nanousd=call.client_cost_nanousd)
+        for call in final
+        if call.budget_ids
+    ]
     ends = {**_auto_completed(locked, final), **(finishing or {})}
+    aftermath = await end_jobs(tx, locked, ends, spent, recorded, usage, now=now)
+    aftermath.ended = [*(call.id for call in final), *ends]
+    return aftermath
+
+
+async def _unheard(tx: Tx, final: Iterable[Call]) -> set[str]:
+    """The teams among those of lines that ended to which nobody listens; asked only when there are lines."""
+    teams = {call.team_id for call in final if call.batched}
+    return teams - await outbox.subscribed(tx, teams, CALL_DEFAULT) if teams else teams
+
+
+async def end_jobs(
+    tx: Tx,
+    locked: Mapping[UUID, Job],
+    ends: Mapping[UUID, Ending],
+    spent: Sequence[Spent],
+    recorded: list[Event],
+    usage: UsageLines,
+    *,
+    now: datetime,
+) -> Aftermath:
+    """Finish jobs whose calls are counted, settle the money of all, and write jobs, events and usage.
+
+    locked: all that changed; ends: those of them that end. spent: of the calls that ended. recorded: events that come
+    before those of the jobs.
+    """
     for job_id, (status, reason, error) in ends.items():
         job = locked[job_id]
         job.status, job.failure_reason, job.completed_at = status, reason, now
         job.error_message = error or OVERDUE.get(reason or "")
-    warnings = await settling.settle(tx, locked, final, [locked[job_id] for job_id in ends], now=now)
-    for job_id in ends:
-        usage.count_job(locked[job_id])
-        recorded.append(facts.job_ended(locked[job_id], now))
+    ended = [locked[job_id] for job_id in ends]
+    tended = await batch_ends.jobs_ended(tx, {job.id: _was_cancelled(job) for job in ended if job.is_batch})
+    warnings = await settling.settle(tx, locked, spent, ended, now=now)
+    for job in ended:
+        usage.count_job(job)
+        recorded.append(facts.job_ended(job, now))
     recorded.extend(warnings)
     await jobs.save(tx, locked.values())
     queues = await outbox.record(tx, recorded)
     await rollup.add(tx, usage)
-    return Aftermath(ended=[*(call.id for call in final), *ends], delivery_queues=queues)
+    return Aftermath(delivery_queues=queues, tended=tended)
+
+
+async def end_left_behind(tx: Tx, locked: dict[UUID, Job], *, now: datetime) -> Aftermath:
+    """End locked batches' jobs whose last line has ended, and move on the batches of those that are final."""
+    over = {job.id: _was_cancelled(job) for job in locked.values() if job.is_final}
+    tended = await batch_ends.jobs_ended(tx, over)
+    ends = {job.id: _batch_end(job) for job in locked.values() if not job.is_final and not job.unfinished}
+    aftermath = await end_calls(tx, {id_: locked[id_] for id_ in ends}, [], now=now, finishing=ends)
+    aftermath.tended.extend(tended)
+    return aftermath
+
+
+def _was_cancelled(job: Job) -> bool:
+    """Whether a client or an admin ended it: its batch is then on its way to `cancelled`."""
+    return job.status == JobStatus.CANCELLED or job.failure_reason == "client"
 
 
 def _count(job: Job, call: Call) -> None:
     job.estimate_nanousd -= call.estimate_nanousd
     job.estimate_tokens -= call.estimated_tokens
     job.total_tokens += call.total_tokens or 0
+    job.prompt_tokens += call.prompt_tokens or 0
+    job.completion_tokens += call.completion_tokens or 0
+    job.cached_tokens += call.cached_tokens or 0
+    job.reasoning_tokens += call.reasoning_tokens or 0
     job.client_cost_nanousd += call.client_cost_nanousd
     if call.state == CallState.COMPLETED:
         job.calls_completed += 1
         job.latency_sum_ms += call.latency_ms or 0
     elif call.state == CallState.FAILED:
         job.calls_failed += 1
+        job.calls_expired += call.batched and call.error_code == "deadline_exceeded"
     else:
         job.calls_cancelled += 1
 
 
-def _auto_completed(
-    locked: Mapping[UUID, Job], final: Sequence[Call]
-) -> dict[UUID, tuple[JobStatus, str | None, str | None]]:
-    ends: dict[UUID, tuple[JobStatus, str | None, str | None]] = {}
+def _auto_completed(locked: Mapping[UUID, Job], final: Sequence[Call]) -> dict[UUID, Ending]:
+    ends: dict[UUID, Ending] = {}
     for call in final:
         job = locked[call.job_id]
         if not job.auto_complete or job.is_final or job.unfinished:
             continue
-        if call.error_code == "deadline_exceeded" and call.deadline_at == job.deadline_at:
+        if job.is_batch:
+            ends[job.id] = _batch_end(job)
+        elif call.error_code == "deadline_exceeded" and call.deadline_at == job.deadline_at:
             ends[job.id] = (JobStatus.FAILED, "deadline_exceeded", None)
         elif job.id not in ends:
             failed = (JobStatus.FAILED, "all_calls_failed", _none_completed(job, call))
@@ -232,12 +300,24 @@ def _auto_completed(
     return ends
 
 
+def _batch_end(job: Job) -> Ending:
+    """How a batch's job ends when all its lines have. Its counts decide: its lines end in any order, even at once."""
+    if job.calls_expired:
+        return JobStatus.FAILED, "deadline_exceeded", None
+    if job.calls_completed:
+        return JobStatus.COMPLETED, None, None
+    return JobStatus.FAILED, "all_calls_failed", f"No line of the batch completed ({_counted(job)})"
+
+
 def _none_completed(job: Job, last: Call) -> str:
-    ended = f"{job.calls_failed} failed, {job.calls_cancelled} cancelled"
-    return f"No call of the job completed ({ended}). The last one: {last.error_code}: {last.error_message}"
+    return f"No call of the job completed ({_counted(job)}). The last one: {last.error_code}: {last.error_message}"
 
 
-def _call_row(report: Report) -> dict[str, Any]:
+def _counted(job: Job) -> str:
+    return f"{job.calls_failed} failed, {job.calls_cancelled} cancelled"
+
+
+def _call_row(report: Report, job: Job) -> dict[str, Any]:
     usage = report.usage
     done = report.state == CallState.COMPLETED or report.has_delivered
     return {
@@ -250,6 +330,7 @@ def _call_row(report: Report) -> dict[str, Any]:
         "failed": report.failed,
         "died": report.died,
         "swept": report.swept,
+        "ended_before": job.ended if job.is_batch and report.state in FINAL else None,
         "provider_cost_nanousd": report.provider_cost_nanousd,
         "client_cost_nanousd": report.client_cost_nanousd,
         "maybe_billed": report.maybe_billed,

@@ -1,27 +1,37 @@
-"""Ending a job from outside: completed, failed or cancelled, its unfinished calls with it, in bounded transactions."""
+"""Ending a job from outside: completed, failed or cancelled, its unfinished calls with it, in bounded transactions.
+
+Calls end row by row, each with its event; lines of a batch by the thousand as sums, as long as nobody hears them.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from shared import audit, calls, clock, closing, idempotency, intake, jobs, limits
+from shared import audit, batch_ends, clock, closing, idempotency, intake, jobs, limits, line_ends, unfinished_calls
 from shared.audit import Actor
 from shared.calls import Call
-from shared.closing import Aftermath
+from shared.closing import Aftermath, Ending
 from shared.db import Tx
 from shared.idempotency import Claim
 from shared.jobs import Job
 from shared.messages import Stop
 from shared.runtime import Runtime
 from shared.states import JobStatus
+from shared.unfinished_calls import Lines
 
 STOP_S = 2.0
 """How long a worker may take to end a stream that is cancelled; after that it is ended without it."""
 LOOK_S = 0.02
 STEP = 500
 """Calls ended in one transaction: a job of many thousands must not hold its locks, or the event loop, for seconds."""
+LINES_STEP = 5_000
+"""The same for lines that end as sums: a tenth of a second."""
+
+
+Unused = Mapping[tuple[str, UUID | None], list[str]]
+"""Calls, by team and key, for which limits set tokens aside in vain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +47,13 @@ class End:
     by: Actor | None = None
 
 
-async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool]) -> None:
+async def end_job(
+    rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool], *, lines: int = LINES_STEP
+) -> None:
     """End an open job, then ring.
 
     check: sees the locked job before each step; it raises to refuse, and returns False to leave the job as it is.
+    lines: how many of them end in one transaction.
     """
     held_open = await _stop_job_streams(rt, job_id, end, check) if _may_cut(end) else False
     first = True
@@ -54,21 +67,56 @@ async def end_job(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | No
             merged = intake.merged_metadata(job.metadata, end.metadata or {})
             if first:
                 await audit.record(tx, end.by, f"{end.status}_job", "job", str(job_id))
-            ended = await closing.cancel_calls(tx, locked, code=end.code, limit=STEP)
-            last = len(ended) == job.unfinished
+            as_sums = job.is_batch and not await line_ends.are_heard(tx, job.team_id)
+            limit = lines if as_sums else STEP
+            last = job.unfinished <= limit
             if last:
                 job.metadata = merged
                 await _claim(tx, end)
                 if held_open:
                     await jobs.set_auto_complete(tx, job_id, value=True)
-            finishing = {job_id: (end.status, end.reason, end.error)} if last else {}
-            aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
-        aftermath.stopped.extend(call.id for call in ended)
+            aftermath, unused = await (_end_lines if as_sums else _end_calls)(tx, job, end, limit, last=last)
         ring(rt, aftermath)
-        await free_tokens(rt, ended)
+        await _free(rt, unused)
         if last:
             return
         first = False
+
+
+async def _end_calls(tx: Tx, job: Job, end: End, limit: int, *, last: bool) -> tuple[Aftermath, Unused]:
+    """End a stepful of the locked job's calls, the job with the last of them."""
+    locked = {job.id: job}
+    ended = await closing.cancel_calls(tx, locked, code=end.code, limit=limit)
+    finishing = {job.id: _ending(end)} if last else {}
+    aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
+    aftermath.stopped = [call.id for call in ended]
+    return aftermath, _unused(ended)
+
+
+async def _end_lines(tx: Tx, job: Job, end: End, limit: int, *, last: bool) -> tuple[Aftermath, Unused]:
+    """The same as sums."""
+    finish = _ending(end) if last else None
+    groups, aftermath = await line_ends.end_lines(tx, job, code=end.code, limit=limit, finish=finish, now=clock.now())
+    return aftermath, _never_run(job.team_id, groups)
+
+
+def _ending(end: End) -> Ending:
+    return end.status, end.reason, end.error
+
+
+async def end_left_behind(rt: Runtime, *, limit: int = 100) -> int:
+    """Move batches on that stand as if lines were still to run, though the last one or the job ended. Returns how many.
+
+    The transaction that ends the last line does it; this is the sweep's second look.
+    """
+    async with rt.db.hot_statement() as tx:
+        found = await batch_ends.left_behind(tx, limit=limit)
+    for batch_id in found:
+        async with rt.db.hot_transaction() as tx:
+            locked = await jobs.lock(tx, [batch_id])
+            aftermath = await closing.end_left_behind(tx, locked, now=clock.now())
+        ring(rt, aftermath)
+    return len(found)
 
 
 async def stop_streams(rt: Runtime, job_id: UUID, call_id: UUID | None = None) -> bool:
@@ -79,7 +127,7 @@ async def stop_streams(rt: Runtime, job_id: UUID, call_id: UUID | None = None) -
     until, rung = clock.monotonic() + STOP_S, False
     while True:
         async with rt.db.hot_statement() as tx:
-            delivering = await calls.delivering(tx, job_id, call_id)
+            delivering = await unfinished_calls.delivering(tx, job_id, call_id)
         if not delivering or clock.monotonic() > until:
             return rung
         if not rung:
@@ -96,7 +144,7 @@ def _may_cut(end: End) -> bool:
 async def _stop_job_streams(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool]) -> bool:
     """The same before a job is ended. Returns whether the job was kept from ending with the last of them."""
     async with rt.db.hot_statement() as tx:
-        if not await calls.delivering(tx, job_id, limit=1):
+        if not await unfinished_calls.delivering(tx, job_id, limit=1):
             return False
     async with rt.db.hot_transaction() as tx:
         locked = await jobs.lock(tx, [job_id])
@@ -119,12 +167,29 @@ def ring(rt: Runtime, aftermath: Aftermath) -> None:
 
 async def free_tokens(rt: Runtime, ended: Iterable[Call]) -> None:
     """Give back what token limits reserved for calls that ended before they ran."""
+    await _free(rt, _unused(ended))
+
+
+async def _free(rt: Runtime, unused: Unused) -> None:
+    for (team_id, key_id), ids in unused.items():
+        await limits.free_tokens(rt.redis, team_id=team_id, key_id=key_id, ids=ids)
+
+
+def _unused(ended: Iterable[Call]) -> Unused:
     unused: dict[tuple[str, UUID | None], list[str]] = {}
     for call in ended:
         if not call.attempt:
             unused.setdefault((call.team_id, call.key_id), []).append(str(call.id))
-    for (team_id, key_id), ids in unused.items():
-        await limits.free_tokens(rt.redis, team_id=team_id, key_id=key_id, ids=ids)
+    return unused
+
+
+def _never_run(team_id: str, groups: Iterable[Lines]) -> Unused:
+    """The same for lines: limits count them when they are rung."""
+    unused: dict[tuple[str, UUID | None], list[str]] = {}
+    for group in groups:
+        if group.rung:
+            unused.setdefault((team_id, group.key_id), []).extend(str(id_) for id_ in group.rung)
+    return unused
 
 
 async def _claim(tx: Tx, end: End) -> None:

@@ -64,7 +64,7 @@ def call_ended(job: Job, call: Call, at: datetime) -> Event:
         "latency_ms": call.latency_ms,
         "attempt_count": call.attempt,
         "metadata": call.metadata,
-        "custom_id": None,
+        "custom_id": call.custom_id,
         "error": call_error(call),
         "result_url": f"/api/jobs/{call.job_id}/calls/{call.id}",
     }

@@ -4,7 +4,7 @@ The rows stay locked until the group that is being accepted is written; each sub
 memory, so that the next one sees what is left.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -38,18 +38,31 @@ class Gates:
         keys = _each(call.key_id for call in new)
         if any(not self.keys[key].takes(calls) for key, calls in keys.items() if key in self.keys):
             raise TooManyRequests("Rate limit exceeded", retry_after_s=1, headers={"rate_limit_type": "requests"})
-        costs = self._costs(new)
-        for budget, nanousd in costs:
-            if not budget.takes(nanousd):
-                owner = "API key" if budget.key_id is not None else "team"
-                raise BudgetExceeded(owner, in_flight=budget.would_take(nanousd))
-        short = max(0, charging.wanted(job) - job.credits_held) if new else 0
-        if short and not self._grants(job.team_id, short):
-            raise InsufficientCredits
+        if new:
+            self._take(job, _costs(new))
         for key, calls in keys.items():
             if key in self.keys:
                 self.keys[key].unfinished += calls
-        for budget, nanousd in costs:
+
+    def take_lines(self, job: Job, budget_ids: Iterable[UUID], nanousd: int) -> None:
+        """The same for the lines of a batch by their sum, which these budgets are to hold; no key's limit counts them.
+
+        Raises BudgetExceeded or InsufficientCredits, and then nothing is set aside.
+        """
+        self._take(job, dict.fromkeys(budget_ids, nanousd) if nanousd else {})
+
+    def _take(self, job: Job, costs: Mapping[UUID, int]) -> None:
+        """costs: what each budget is to hold, in nano-dollars; those that are not locked are gone."""
+        found = [(self.budgets[id_], nanousd) for id_, nanousd in costs.items() if id_ in self.budgets]
+        # A key's own comes before its team's.
+        for budget, nanousd in sorted(found, key=lambda cost: cost[0].key_id is None):
+            if not budget.takes(nanousd):
+                owner = "API key" if budget.key_id is not None else "team"
+                raise BudgetExceeded(owner, in_flight=budget.would_take(nanousd))
+        short = max(0, charging.wanted(job) - job.credits_held)
+        if short and not self._grants(job.team_id, short):
+            raise InsufficientCredits
+        for budget, nanousd in found:
             budget.held_nanousd += nanousd
         job.credits_held += short
         if short:
@@ -61,16 +74,6 @@ class Gates:
         holds = [Hold(job_id=id_, team_id=jobs[id_].team_id, credits=held) for id_, held in self._holds.items()]
         await ledger.hold(tx, holds)
         return await warn(tx, self.accounts.values(), now=now)
-
-    def _costs(self, new: Sequence[NewCall]) -> list[tuple[Budget, int]]:
-        """What each budget would hold for these calls; a key's own comes before its team's."""
-        costs: dict[UUID, int] = {}
-        for call in new:
-            for id_ in call.budget_ids or ():
-                if id_ in self.budgets:
-                    costs[id_] = costs.get(id_, 0) + call.estimate_nanousd
-        found = [(self.budgets[id_], nanousd) for id_, nanousd in costs.items()]
-        return sorted(found, key=lambda cost: cost[0].key_id is None)
 
     def _grants(self, team_id: str, credits_: int) -> bool:
         account = self.accounts.get(team_id)
@@ -94,6 +97,15 @@ async def warn(tx: Tx, accounts: Iterable[Account], *, now: datetime) -> list[Ev
             alerted[account.team_id] = account.alerted
     await ledger.tell(tx, alerted)
     return found
+
+
+def _costs(new: Iterable[NewCall]) -> dict[UUID, int]:
+    """What each budget would hold for these calls."""
+    costs: dict[UUID, int] = {}
+    for call in new:
+        for id_ in call.budget_ids or ():
+            costs[id_] = costs.get(id_, 0) + call.estimate_nanousd
+    return costs
 
 
 def _each(keys: Iterable[UUID | None]) -> dict[UUID, int]:

@@ -40,6 +40,8 @@ FORGET = "delete from idempotency_keys where scope = any(%s)"
 
 FREE = "delete from idempotency_keys where scope = %s and call_id = %s"
 
+FREE_JOB = "delete from idempotency_keys where scope = %s and job_id = %s"
+
 DELETE_EXPIRED = """
 delete from idempotency_keys where scope in (
      select scope from idempotency_keys where expires_at <= app_now()
@@ -121,6 +123,11 @@ async def forget(tx: Tx, scopes: Iterable[bytes]) -> None:
 async def free(tx: Tx, scope: bytes, call_id: UUID) -> None:
     """Free a key whose call failed or was cancelled: the repeat is a new call."""
     await hot(tx, FREE, (scope, call_id))
+
+
+async def free_job(tx: Tx, scope: bytes, job_id: UUID) -> None:
+    """Free a key whose job was refused before it began: the repeat is a new one."""
+    await hot(tx, FREE_JOB, (scope, job_id))
 
 
 async def delete_expired(tx: Tx, *, limit: int) -> int:

@@ -134,9 +134,10 @@ def _may_hold(job: Job | None) -> bool:
 def merged_metadata(
     old: dict[str, Any], new: dict[str, Any], *, loc: Sequence[str | int] = ("body", "metadata")
 ) -> dict[str, Any]:
-    """A shallow merge. Raises Invalid at this place when the result is over 10,240 bytes of compact JSON."""
+    """A shallow merge. Raises Invalid at this place when what it makes is over 10,240 bytes of compact JSON."""
     merged = {**old, **new}
-    if len(orjson.dumps(merged)) > MAX_METADATA_BYTES:
+    # A batch's may be longer as it is.
+    if new and len(orjson.dumps(merged)) > MAX_METADATA_BYTES:
         raise Invalid.at(
             loc,
             f"metadata exceeds {MAX_METADATA_BYTES} bytes",
@@ -146,13 +147,15 @@ def merged_metadata(
 
 
 def check_open(job: Job | None, team_id: str) -> Job:
-    """The job, when calls may be added to it. Raises NotFound, Forbidden, Conflict."""
+    """The job, when calls may be added to it: one that is open and no batch. Raises NotFound, Forbidden, Conflict."""
     if job is None:
         raise NotFound("Job not found")
     if job.team_id != team_id:
         raise Forbidden("Job does not belong to your team")
     if job.is_final:
         raise Conflict(f"Job is already {job.status}")
+    if job.is_batch:
+        raise Conflict("Job is a batch: it takes no calls")
     return job
 
 

@@ -27,26 +27,35 @@ select j.*, c.*, d.state as callback_state, d.last_status as callback_status
  order by {order}
 """
 
+# What a batch's many lines would have to be read for is on its own row, or always nothing: lines have no purpose.
 RUNNING = """
 select (select count(*) from calls where job_id = j.id and state = 'in_progress') as in_progress,
-       (select array_agg(distinct model) from calls where job_id = j.id) as models
+       case when j.is_batch then (select b.models from batches b where b.id = j.id)
+            else (select array_agg(distinct model) from calls where job_id = j.id) end as models
 """
 
-RETRIED = "select count(purpose) - count(distinct purpose) as retry_count from calls where job_id = j.id"
+RETRIED = """
+select case when j.is_batch then 0
+            else (select count(purpose) - count(distinct purpose) from calls where job_id = j.id) end as retry_count
+"""
 
 PLAIN = "select"
 
 OF_TEAM = f"select j.*, c.* from jobs j cross join lateral ({RETRIED}) c where j.id = %s and j.team_id = %s"
 
+# As above: of the calls before the page only the index is read.
 CALLS = """
-select c.id, c.state, c.model, c.purpose, c.prompt_tokens, c.completion_tokens, c.cached_tokens, c.total_tokens,
-       c.client_cost_nanousd, c.provider_cost_nanousd, c.latency_ms, c.created_at, c.error_code, c.error_message,
-       c.maybe_billed, a.litellm_model, a.provider, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok,
-       a.cached_input_nanousd_per_mtok, p.request, p.response
-  from calls c
+with page as materialized (
+    select id from calls where job_id = %s order by id limit %s offset %s
+)
+select c.id, c.state, c.model, c.purpose, c.custom_id, c.prompt_tokens, c.completion_tokens, c.cached_tokens,
+       c.total_tokens, c.client_cost_nanousd, c.provider_cost_nanousd, c.latency_ms, c.created_at, c.error_code,
+       c.error_message, c.maybe_billed, a.litellm_model, a.provider, a.input_nanousd_per_mtok,
+       a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok, p.request, p.response
+  from page join calls c using (id)
   left join attempts a on a.call_id = c.id and a.number = c.attempt
   left join call_payloads p on p.call_id = c.id
- where c.job_id = %s order by c.id limit %s offset %s
+ order by c.id
 """
 
 FILTERS = {

@@ -28,7 +28,8 @@ READ = f"select {COLUMNS} from jobs j where j.id = %s"
 
 GET = f"""
 select {COLUMNS}, (select count(*) from calls c where c.job_id = j.id and c.state = 'in_progress') as in_progress,
-       (select array_agg(distinct c.model) from calls c where c.job_id = j.id) as models
+       case when j.is_batch then (select b.models from batches b where b.id = j.id)
+            else (select array_agg(distinct c.model) from calls c where c.job_id = j.id) end as models
   from jobs j where j.id = %s
 """
 
@@ -100,9 +101,11 @@ select id, updated_at from jobs
  where status in ('pending', 'in_progress') and deadline_at <= app_now() order by deadline_at limit %s
 """
 
+# A batch has no call while it is checked; it always has a deadline.
 IDLE = """
 select j.id, j.updated_at from jobs j
- where j.status in ('pending', 'in_progress') and j.updated_at <= app_now() - make_interval(secs => %s)
+ where j.status in ('pending', 'in_progress') and not j.is_batch
+   and j.updated_at <= app_now() - make_interval(secs => %s)
    and j.calls_completed + j.calls_failed + j.calls_cancelled = j.calls_total
  order by j.updated_at limit %s
 """
@@ -168,9 +171,14 @@ class Job:
         return self.status in FINAL
 
     @property
+    def ended(self) -> int:
+        """Calls that have ended, whichever way."""
+        return self.calls_completed + self.calls_failed + self.calls_cancelled
+
+    @property
     def unfinished(self) -> int:
         """Calls that have not ended."""
-        return self.calls_total - self.calls_completed - self.calls_failed - self.calls_cancelled
+        return self.calls_total - self.ended
 
     def next_sequence(self) -> int:
         """The number of this job's next event; the row lock keeps it without gaps."""

@@ -44,6 +44,8 @@ FIND = FOUND.format(which="s.hash = %s")
 
 FIND_OWN = FOUND.format(which="s.team_id = %s and s.secret_of is null") + " order by s.created_at, s.id limit 1"
 
+READ = FOUND.format(which="s.id = %s and s.secret_of is null")
+
 FIRST = """
 select id from virtual_keys
  where team_id = %s and secret_of is null and (revoked_at is null or revoked_at > app_now())
@@ -157,6 +159,12 @@ async def find(tx: Tx, hash_: bytes) -> Key | None:
 async def find_own(tx: Tx, team_id: str) -> Key | None:
     """The team's own key: the oldest that is not revoked; or None."""
     rows = await hot(tx, FIND_OWN, (team_id,))
+    return Key(**rows[0]._asdict()) if rows else None
+
+
+async def read(tx: Tx, key_id: UUID) -> Key | None:
+    """The key as it is now, unless it, its team or its organization is gone; or None."""
+    rows = await hot(tx, READ, (key_id,))
     return Key(**rows[0]._asdict()) if rows else None
 
 

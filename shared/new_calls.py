@@ -50,7 +50,8 @@ with made as (
 )
 insert into call_payloads (call_id, request, erase_at)
 select r.id, r.request::json, case when not (%s and t.store_payloads) then 'infinity'::timestamptz end
-  from unnest(%s::uuid[], %s::text[], %s::text[]) as r(id, request, team_id) join teams t on t.id = r.team_id
+  from rows from (unnest(%s::uuid[], %s::text[]), json_array_elements_text(%s::json)) as r(id, team_id, request)
+  join teams t on t.id = r.team_id
 """
 
 
@@ -108,8 +109,10 @@ async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID], store_paylo
     if not new:
         return
     rows = [{**{name: getattr(call, name) for name in GIVEN}, **_more(call, call.id in rung)} for call in new]
-    requests = ([call.id for call in new], [call.request for call in new], [call.team_id for call in new])
-    await hot(tx, CREATE, (orjson.dumps(rows).decode(), store_payloads, *requests))
+    # As an array of texts the driver would look at every quote of every request.
+    requests = orjson.dumps([call.request for call in new]).decode()
+    callers = ([call.id for call in new], [call.team_id for call in new])
+    await hot(tx, CREATE, (orjson.dumps(rows).decode(), store_payloads, *callers, requests))
 
 
 def _more(call: NewCall, rung: bool) -> dict[str, Any]:

@@ -29,14 +29,15 @@ UNSEEN_S = 2
 """From the statement that makes an endpoint active to its commit: events recorded meanwhile do not see it."""
 
 OUTBOX: Mapping[str, str] = {
-    "a call ends in exactly one event": f"""
+    "a call ends in exactly one event, a line of a batch in one or none": f"""
         with {KEPT}
         select c.id as call_id, c.state, count(e.id) as events from calls c cross join kept
           left join events e on e.subject_id = c.id and e.job_id = c.job_id
                and e.type in ('call.completed', 'call.failed', 'call.cancelled')
          where (%(teams)s::text[] is null or c.team_id = any(%(teams)s))
            and (c.completed_at is null or c.completed_at > kept.since) group by c.id
-        having count(e.id) <> (case when c.state in ('completed', 'failed', 'cancelled') then 1 else 0 end)""",
+        having count(e.id) > 1 or (count(e.id) = 1) <> (c.state in ('completed', 'failed', 'cancelled'))
+           and not (c.batched and c.state in ('completed', 'failed', 'cancelled'))""",
     "a job ends in exactly one event": f"""
         with {KEPT}
         select j.id as job_id, j.status, count(e.id) as events from jobs j cross join kept

@@ -1,4 +1,7 @@
-"""Parallel requests of a virtual key: counted from its unfinished calls, behind a lock on the key's own row."""
+"""Parallel requests of a virtual key: counted from its unfinished calls, behind a lock on the key's own row.
+
+Lines of batches are not counted: the workers pace them.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ select id, max_parallel_requests as most from virtual_keys
 # A statement of its own, after the lock: its snapshot sees what the one who held the lock before us accepted.
 UNFINISHED = """
 select key_id, count(*) as calls from calls
- where key_id = any(%s) and state in ('pending', 'in_progress') group by key_id
+ where key_id = any(%s) and state in ('pending', 'in_progress') and not batched group by key_id
 """
 
 

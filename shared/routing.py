@@ -1,16 +1,19 @@
 """Where a call may go: its model's candidates that can be billed and have a credential."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from shared import models
 from shared.db import Tx
-from shared.errors import Invalid, Unavailable
+from shared.errors import Invalid, KeyModelDenied, Unavailable, UnknownModel, WaybillError
 from shared.keys import Key
 from shared.models import Candidate, Route
 from shared.runtime import Runtime
 from shared.sizing import may_be_billed
+
+Find = Callable[[str], Awaitable[Route]]
+"""The candidates of one name, as `route` finds them."""
 
 
 class Question(NamedTuple):
@@ -40,6 +43,29 @@ async def route(rt: Runtime, tx: Tx, key: Key, name: str | None, loc: Sequence[s
     """
     asked = question(key, name)
     return _usable(rt, await models.resolve(tx, key.team_id, asked.name, only=asked.only, known_as=name), loc)
+
+
+async def with_fallbacks(find: Find, name: str, fallbacks: Sequence[str]) -> Route:
+    """The candidates of the model, then those of the client's own fallbacks; what is wrong is told as OpenAI does.
+
+    Raises as `find`; the error's `param` is `fallbacks` where it is about one of them.
+    """
+    first = await _found(find, name)
+    others = [await _found(find, fallback, "fallbacks") for fallback in fallbacks]
+    tried = {candidate.alias: candidate for found in (first, *others) for candidate in found.candidates}
+    return replace(first, candidates=tuple(tried.values()))
+
+
+async def _found(find: Find, name: str, param: str | None = None) -> Route:
+    try:
+        return await find(name)
+    except UnknownModel:
+        raise UnknownModel(f"The model '{name}' does not exist or you do not have access to it", param=param) from None
+    except KeyModelDenied:
+        raise KeyModelDenied(f"This API key does not have access to model '{name}'", param=param) from None
+    except WaybillError as error:
+        error.param = param or error.param
+        raise
 
 
 def _usable(rt: Runtime, found: Route, loc: Sequence[str | int]) -> Route:

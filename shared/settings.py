@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Addresses or networks whose X-Forwarded-For is believed; of anybody else it is not even read."""
 
     workers: int = Field(default=1, ge=1)
+    batch_workers: int = Field(default=1, ge=0)
+    """Units that do nothing but batches, niced; with none the others do it."""
     worker_pids_file: Path | None = None
     worker_threads: int = Field(default=8, ge=1)
     calls_in_flight: int = Field(default=1000, ge=1)

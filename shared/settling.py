@@ -1,26 +1,35 @@
 """The money of calls and jobs that ended: budgets spent, holds lowered or settled, in as few statements as it takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from shared import budgets, charging, gates, ledger
-from shared.calls import Call
 from shared.db import Tx
 from shared.events import Event
 from shared.jobs import Job
 from shared.ledger import Settlement
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What these budgets held, each, for calls that ended, and what those calls cost."""
+
+    budget_ids: Collection[UUID]
+    held_nanousd: int
+    spent_nanousd: int = 0
+
+
 async def settle(
-    tx: Tx, locked: Mapping[UUID, Job], final: Sequence[Call], ended: Sequence[Job], *, now: datetime
+    tx: Tx, locked: Mapping[UUID, Job], spent: Sequence[Spent], ended: Sequence[Job], *, now: datetime
 ) -> list[Event]:
     """Settle final calls with their budgets, and jobs with their team: what ended is charged, what is over is free.
 
     ended: the jobs that become final here. Returns the warnings that this is cause for. A job_based job that goes on
     costs no statement.
     """
-    await _spend(tx, final)
+    await _spend(tx, spent)
     lowered = [job for job in locked.values() if not job.is_final and charging.excess(job)]
     owed = {job.id: charging.owed(job) for job in ended}
     over = any(owed[job.id] > job.credits_held for job in ended)
@@ -32,13 +41,13 @@ async def settle(
     return await gates.warn(tx, accounts.values(), now=now)
 
 
-async def _spend(tx: Tx, final: Iterable[Call]) -> None:
-    """What budgets held for these calls is free again, what they cost is spent."""
-    held = [(id_, call) for call in final for id_ in call.budget_ids or ()]
+async def _spend(tx: Tx, spent: Iterable[Spent]) -> None:
+    """What budgets held for calls is free again, what those cost is spent."""
+    held = [(id_, part) for part in spent for id_ in part.budget_ids]
     locked = await budgets.lock(tx, [id_ for id_, _ in held])
-    for id_, call in held:
+    for id_, part in held:
         if id_ in locked:
-            locked[id_].settle(held=call.estimate_nanousd, spent=call.client_cost_nanousd)
+            locked[id_].settle(held=part.held_nanousd, spent=part.spent_nanousd)
     await budgets.save(tx, locked.values())
 
 

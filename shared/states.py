@@ -30,6 +30,11 @@ class Endpoint(StrEnum):
     COMPLETION = "completion"
     EMBEDDING = "embedding"
 
+    @property
+    def path(self) -> str:
+        """Where it is asked for, as OpenAI's clients name it."""
+        return PATHS[self]
+
 
 class BatchStatus(StrEnum):
     """`validating → in_progress → finalizing → completed | expired`; also `validating → failed`, and by way of
@@ -89,6 +94,11 @@ class ReplayState(StrEnum):
     CANCELLED = "cancelled"
 
 
+PATHS = {
+    Endpoint.CHAT: "/v1/chat/completions",
+    Endpoint.COMPLETION: "/v1/completions",
+    Endpoint.EMBEDDING: "/v1/embeddings",
+}
 FINAL = ("completed", "failed", "cancelled")
 """Final words of jobs and calls; the same three for both."""
 UNFINISHED = ("pending", "in_progress")

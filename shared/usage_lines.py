@@ -5,6 +5,7 @@ from uuid import UUID
 from shared.calls import Call
 from shared.jobs import Job
 from shared.rollup import NO_KEY, Line, Measures, day
+from shared.unfinished_calls import Lines
 
 
 class UsageLines(dict[Line, Measures]):
@@ -24,6 +25,10 @@ class UsageLines(dict[Line, Measures]):
             "latency_sum_ms": call.latency_ms or 0 if call.state == "completed" else 0,
         }
         self._add(job, measures, model=call.model, provider=call.provider, key_id=call.key_id)
+
+    def count_unrun(self, job: Job, state: str, lines: Lines) -> None:
+        """These lines of this batch became final without a result."""
+        self._add(job, {f"calls_{state}": lines.lines}, model=lines.model, provider=lines.provider, key_id=lines.key_id)
 
     def book(self, job: Job, model: str, key_id: UUID | None, provider: str | None, nanousd: int) -> None:
         """An attempt at this provider cost so much (more)."""

@@ -1,24 +1,25 @@
-"""Calls that wait: whose turn it is, whose bell was lost, whose lease or deadline has passed."""
+"""Calls that wait: what a limited team may run, whose bell was lost, whose lease or deadline has passed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from shared.db import Tx, hot
+from shared.sql_terms import BUSY
 
 MOST_RUNG = 4096
 
 UNFINISHED_OF_TEAMS = """
 select t.team_id, (
        select count(*) from (select 1 from calls c where c.team_id = t.team_id and c.state in ('pending', 'in_progress')
-                             limit %s) u) as calls
+                             and not c.batched limit %s) u) as calls
   from unnest(%s::text[]) as t(team_id)
 """
 
 WAITING_OF_TEAMS = """
 select t.team_id, (
        select count(*) from (select 1 from calls c where c.team_id = t.team_id and c.state = 'pending'
-                             limit t.most) w) as calls
+                             and not c.batched limit t.most) w) as calls
   from unnest(%s::text[], %s::bigint[]) as t(team_id, most)
 """
 
@@ -41,7 +42,7 @@ select id from teams
 # A statement of its own, after the lock: its snapshot sees what those who held the lock before us claimed.
 FITTING = """
 with due as (
-    select id, team_id, priority from calls
+    select id, team_id, batched, priority from calls
      where id = any(%(ids)s) and team_id = any(%(teams)s) and state = 'pending' and run_at <= app_now()
      order by id for update
 ), room as (
@@ -49,7 +50,7 @@ with due as (
            select count(*) from calls c where c.team_id = t.id and c.state = 'in_progress') as calls
       from teams t where t.id = any(%(teams)s)
 ), ranked as (
-    select d.id, row_number() over (partition by d.team_id order by d.priority desc, d.id) <= r.calls as fits
+    select d.id, row_number() over (partition by d.team_id order by d.batched, d.priority desc, d.id) <= r.calls as fits
       from due d join room r using (team_id)
 ), held as (
     update calls c set rung_at = null from ranked r where c.id = r.id and not r.fits
@@ -57,15 +58,8 @@ with due as (
 select id from ranked where fits
 """
 
-# Of a limited team, what runs and what is rung: due calls that a worker may claim any moment.
-BUSY = """
-    (select count(*) from (select 1 from calls c where c.team_id = t.id and c.state = 'in_progress'
-                            limit t.max_parallel_calls) running)
-  + (select count(*) from (select 1 from calls c where c.team_id = t.id and c.state = 'pending'
-                              and c.rung_at is not null and c.run_at <= app_now() limit t.max_parallel_calls) rung)
-"""
-
-# What is rung now has been held until now: run_at says since when a call lacks nothing but a worker.
+# What is rung now has been held until now: run_at says since when a call lacks nothing but a worker. Lines of batches
+# are left to the dispatcher, which counts them against rate limits first.
 NEXT = f"""
 with room as (
     select t.id as team_id, greatest(0, least(t.max_parallel_calls, %(most)s) - ({BUSY})) as calls
@@ -73,7 +67,7 @@ with room as (
 ), picked as (
     select c.id from room r cross join lateral (
            select id from calls c where c.team_id = r.team_id and c.state = 'pending' and c.rung_at is null
-            order by c.priority desc, c.id limit r.calls for update skip locked) c
+              and not c.batched order by c.priority desc, c.id limit r.calls for update skip locked) c
 )
 update calls c set rung_at = app_now(), run_at = app_now() from picked where c.id = picked.id returning c.id
 """
@@ -81,72 +75,40 @@ update calls c set rung_at = app_now(), run_at = app_now() from picked where c.i
 LOST = """
 with lost as (
     select id from calls
-     where state = 'pending' and rung_at < app_now() - make_interval(secs => %s) and run_at <= app_now()
-     order by rung_at limit %s for update skip locked
+     where state = 'pending' and batched = %(batched)s and run_at <= app_now()
+       and rung_at < app_now() - make_interval(secs => %(rung_before_s)s)
+     order by rung_at limit %(limit)s for update skip locked
 )
 update calls c set rung_at = app_now() from lost where c.id = lost.id returning c.id
 """
 
-# Teams take turns: a team's n-th waiting call has turn n / weight; priority and age order calls inside a team only.
-# A team with max_parallel_calls is rung for only as far as these have room.
-DISPATCH = f"""
-with recursive waiting(team_id) as (
-    (select team_id from calls where state = 'pending' and rung_at is null order by team_id limit 1)
-    union all
-    select (select c.team_id from calls c where c.state = 'pending' and c.rung_at is null and c.team_id > w.team_id
-             order by c.team_id limit 1)
-      from waiting w where w.team_id is not null
-), room as (
-    select greatest(0, %(window)s - count(*)) as calls from (
-        select 1 from calls where state = 'pending' and rung_at is not null and run_at <= app_now()
-         limit %(window)s) rung
-), candidate as (
-    select q.id, q.n::float8 / t.weight as turn, t.max_parallel_calls is not null as limited
-      from waiting w join teams t on t.id = w.team_id
-      cross join lateral (
-           select id, row_number() over (order by priority desc, id) as n
-             from (select id, priority from calls c
-                    where c.team_id = w.team_id and c.state = 'pending' and c.rung_at is null
-                    order by priority desc, id
-                    limit least((select calls from room),
-                                case when t.max_parallel_calls is not null
-                                     then greatest(0, t.max_parallel_calls - ({BUSY})) end)) first) q
-), chosen as (
-    select id, turn, limited from candidate order by turn, id limit (select calls from room)
-), picked as (
-    select id from calls where id in (select id from chosen) and state = 'pending' and rung_at is null
-     order by id for update skip locked
-), rung as (
-    update calls c set rung_at = app_now(), run_at = case when h.limited then app_now() else c.run_at end
-      from picked join chosen h using (id) where c.id = picked.id returning c.id
-)
-select id from rung join chosen using (id) order by turn, id
-"""
-
 # Rung long ago first. Beyond MOST_RUNG bells none is rung again (workers/sweeper.py), so the oldest is among these.
 # Of the calls nobody rang yet, the one whose turn is next in each team; those of a limited team are held by its limit.
+# Lines of batches are not looked at: they wait by design, behind every live call.
 LACKING_A_WORKER = f"""
 with recursive waiting(team_id) as (
-    (select team_id from calls where state = 'pending' and rung_at is null order by team_id limit 1)
+    (select team_id from calls where state = 'pending' and rung_at is null and not batched
+      order by team_id limit 1)
     union all
-    select (select c.team_id from calls c where c.state = 'pending' and c.rung_at is null and c.team_id > w.team_id
-             order by c.team_id limit 1)
+    select (select c.team_id from calls c where c.state = 'pending' and c.rung_at is null and not c.batched
+               and c.team_id > w.team_id order by c.team_id limit 1)
       from waiting w where w.team_id is not null
 ), lacking as (
-    (select run_at from calls where state = 'pending' and rung_at is not null order by rung_at limit {MOST_RUNG})
+    (select run_at from calls where state = 'pending' and not batched and rung_at is not null
+      order by rung_at limit {MOST_RUNG})
     union all
     select h.run_at
       from (select team_id from waiting where team_id is not null limit 100) w
       join teams t on t.id = w.team_id and t.max_parallel_calls is null
       cross join lateral (select run_at from calls c where c.team_id = w.team_id and c.state = 'pending'
-                             and c.rung_at is null order by priority desc, id limit 1) h
+                             and c.rung_at is null and not c.batched order by priority desc, id limit 1) h
 )
 select extract(epoch from app_now() - min(run_at))::float8 as age_s from lacking where run_at <= app_now()
 """
 
 EXPIRED = """
-select c.id, c.job_id, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures, c.deaths,
-       c.estimated_prompt_tokens, c.estimated_output_tokens, c.candidates[c.candidate + 1] as alias,
+select c.id, c.job_id, c.batched, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures,
+       c.deaths, c.estimated_prompt_tokens, c.estimated_output_tokens, c.candidates[c.candidate + 1] as alias,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
        a.litellm_model, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok,
        coalesce(a.on_unknown, 'retry') as on_unknown,
@@ -156,8 +118,10 @@ select c.id, c.job_id, c.attempt as number, c.candidates, c.candidate, c.candida
  where c.state = 'in_progress' and c.lease_expires_at <= app_now() order by c.lease_expires_at limit %s
 """
 
+# A batch's lines have its job's deadline and end with it, all at once.
 OVERDUE = """
-select id, job_id from calls where state = 'pending' and deadline_at <= app_now() order by deadline_at limit %s
+select id, job_id from calls
+ where state = 'pending' and deadline_at <= app_now() and not batched order by deadline_at limit %s
 """
 
 
@@ -183,17 +147,18 @@ class Expired:
     cached_input_nanousd_per_mtok: int | None
     on_unknown: str
     has_delivered: bool = False
+    batched: bool = False
 
 
 async def unfinished_of_teams(tx: Tx, team_ids: Iterable[str], *, most: int) -> dict[str, int]:
-    """How many calls of each team have not ended, counted up to `most`."""
+    """How many calls of each team have not ended, counted up to `most`; lines of batches are not counted."""
     wanted = sorted(set(team_ids))
     rows = await hot(tx, UNFINISHED_OF_TEAMS, (most, wanted)) if wanted else []
     return {row.team_id: row.calls for row in rows}
 
 
 async def waiting_of_teams(tx: Tx, most: Mapping[str, int]) -> dict[str, int]:
-    """How many calls of each team wait (none of them running), counted up to so many."""
+    """How many calls of each team wait (none running, no lines of batches), counted up to so many."""
     rows = await hot(tx, WAITING_OF_TEAMS, (list(most), list(most.values()))) if most else []
     return {row.team_id: row.calls for row in rows}
 
@@ -220,7 +185,7 @@ async def fitting(tx: Tx, call_ids: Iterable[UUID], locked_teams: Iterable[str])
 
 
 async def next_of(tx: Tx, team_ids: Iterable[str], *, most: int) -> list[UUID]:
-    """Waiting calls that limited teams may run now; they count as rung. most: running and rung calls of a team."""
+    """Waiting calls, no lines, that limited teams may run now; they count as rung. most: running and rung of a team."""
     return [row.id for row in await hot(tx, NEXT, {"teams": list(team_ids), "most": most})]
 
 
@@ -230,14 +195,10 @@ async def lacking_a_worker_s(tx: Tx) -> float:
     return max(0.0, row.age_s or 0.0)
 
 
-async def lost(tx: Tx, *, rung_before_s: float, limit: int) -> list[UUID]:
-    """Pending due calls rung longer ago than this; they count as rung now."""
-    return [row.id for row in await hot(tx, LOST, (rung_before_s, limit))]
-
-
-async def dispatch(tx: Tx, *, window: int) -> list[UUID]:
-    """Waiting calls whose turn it is, so that at most `window` rung calls wait for a worker; they count as rung now."""
-    return [row.id for row in await hot(tx, DISPATCH, {"window": window})]
+async def lost(tx: Tx, *, batched: bool, rung_before_s: float, limit: int) -> list[UUID]:
+    """Pending due calls, or lines of batches, rung longer ago than this; they count as rung now."""
+    given = {"batched": batched, "rung_before_s": rung_before_s, "limit": limit}
+    return [row.id for row in await hot(tx, LOST, given)]
 
 
 async def expired(tx: Tx, *, limit: int) -> list[Expired]:

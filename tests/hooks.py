@@ -15,6 +15,7 @@ class Hooks:
 
     receiver: Receiver
     secret: str = field(default="", repr=False)
+    _verified: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -22,9 +23,13 @@ class Hooks:
         return self.receiver.url()
 
     def deliveries(self) -> list[dict[str, Any]]:
-        """The events of all deliveries in order of arrival, repeats too. Raises when a signature is wrong."""
-        verify = Webhook(self.secret).verify
-        return [verify(received.body, received.headers) for received in self.receiver.received]
+        """The events of all deliveries in order of arrival, repeats too. Raises when a signature is wrong.
+
+        A signature is too old after five minutes: whoever listens for longer looks in between.
+        """
+        for received in self.receiver.received[len(self._verified) :]:
+            self._verified.append(Webhook(self.secret).verify(received.body, received.headers))
+        return list(self._verified)
 
     def events(self) -> dict[str, dict[str, Any]]:
         """The events by id, each once. A repeat with another body fails."""

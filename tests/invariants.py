@@ -32,7 +32,7 @@ ALWAYS = {
          where j.team_id = any(%s) and j.budget_mode = 'job_based' and j.calls_total > 0 and j.status not in {FINAL}
            and h.job_id is null""",
 }
-BOOKS = ("money", "work", "usage", "outbox")
+BOOKS = ("money", "work", "usage", "outbox", "batches")
 """What `waybill doctor` asks for at every moment; the rest of its questions wait for a sweep."""
 
 

@@ -156,7 +156,7 @@ union all (select 'too much', * from rolled except all select 'too much', * from
 async def in_order(scene: Scene, *teams: Team) -> None:
     """No book of these teams contradicts another."""
     async with scene.rt.db.statement() as tx:
-        for area in ("money", "work", "usage", "outbox"):
+        for area in ("money", "work", "usage", "outbox", "batches"):
             for check in books.CHECKS[area]:
                 broken = await books.broken(tx, area, check, teams=[team.id for team in teams])
                 assert broken is None, broken

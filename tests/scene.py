@@ -16,7 +16,7 @@ from api.app import create_app
 from shared.calls import Claimed
 from shared.closing import Usage
 from shared.db import Database
-from shared.messages import Deliver, Ended, Message, RunCalls, Stop
+from shared.messages import Deliver, Ended, Message, RunCalls, RunLines, Stop, TendBatches
 from shared.runtime import Runtime
 from shared.states import Outcome
 from tests.api import conform
@@ -181,7 +181,8 @@ class Team:
 class Scene:
     """rung: every message. With `live` set a bell is heard at once, as by a worker and an api of their own.
 
-    deliver: what hears bells for deliveries, while there is one (tests/sending.py).
+    deliver: what hears bells for deliveries, while there is one (tests/sending.py). tend: the same for batches
+    (tests/api/batching.py).
     """
 
     rt: Runtime
@@ -193,6 +194,7 @@ class Scene:
     rung: list[Message]
     live: bool = False
     deliver: Callable[[Sequence[UUID]], Awaitable[None]] | None = None
+    tend: Callable[[Sequence[UUID]], Awaitable[None]] | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def ring(self, message: Message) -> None:
@@ -201,10 +203,12 @@ class Scene:
         self.rung.append(message)
         if not self.live:
             return
-        if isinstance(message, RunCalls):
+        if isinstance(message, RunCalls | RunLines):
             self.start(self.work(message.ids))
         elif isinstance(message, Deliver) and self.deliver is not None:
             self.start(self.deliver(message.ids))
+        elif isinstance(message, TendBatches) and self.tend is not None:
+            self.start(self.tend(message.ids))
         elif isinstance(message, Ended):
             self.app.state.desk.waiters.wake(message.ids)
         elif isinstance(message, Stop):

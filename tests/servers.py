@@ -16,8 +16,11 @@ from cli.embedded import Postgres, Valkey
 from migrations.__main__ import config
 
 TEMPLATE = "waybill_template"
-NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
-"""A crash of the machine may lose a test's rows; a crash of the server still may not."""
+SETTINGS = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+"""A crash of the machine may lose a test's rows; a crash of the server still may not.
+
+No test lives long enough to be vacuumed, and dropping a database sometimes waits for the sleeping launcher's next minute.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Servers:
 def running_servers() -> Iterator[Servers]:
     """Start both in a folder of their own and make the template; stop them and remove the folder at the end."""
     folder = Path(tempfile.mkdtemp(prefix="waybill-tests-"))
-    postgres = Postgres(folder / "postgres", password=uuid4().hex, log=folder / "postgres.log", settings=NOT_DURABLE)
+    postgres = Postgres(folder / "postgres", password=uuid4().hex, log=folder / "postgres.log", settings=SETTINGS)
     valkey = Valkey(folder / "valkey", log=folder / "valkey.log")
     try:
         postgres.start()

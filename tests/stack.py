@@ -36,6 +36,7 @@ SHOWN_LOG_BYTES = 6000
 
 SHORT = {
     "WORKERS": "2",
+    "BATCH_WORKERS": "0",
     "LEASE_S": "2",
     "SWEEP_S": "0.4",
     "RERING_S": "1",
@@ -381,7 +382,7 @@ def _programs(servers: Servers, folder: Path, url: str, env: dict[str, str]) -> 
         worker=program("worker", "workers.main"),
         timer=program("timer", "workers.timer"),
         demo=program("provider", "cli", "demo-provider", "--port", port, "--control", "--ground-truth", truth),
-        units=int(env["WAYBILL_WORKERS"]),
+        units=int(env["WAYBILL_WORKERS"]) + int(env["WAYBILL_BATCH_WORKERS"]),
     )
 
 

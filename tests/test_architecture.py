@@ -11,7 +11,7 @@ from sqlalchemy import CheckConstraint, Table
 
 from migrations.__main__ import config
 from shared import schema, tables
-from shared.states import CallState, DeliveryState, JobStatus, Outcome
+from shared.states import BatchStatus, CallState, DeliveryState, FileStatus, JobStatus, Outcome
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(file for folder in ("api", "workers", "shared") for file in (ROOT / folder).rglob("*.py"))
@@ -76,6 +76,8 @@ def test_migrations_make_the_tables_of_the_code(fresh_database_url: str):
         (tables.calls, "state", CallState),
         (tables.attempts, "outcome", Outcome),
         (tables.deliveries, "state", DeliveryState),
+        (tables.batches, "status", BatchStatus),
+        (tables.files, "status", FileStatus),
     ],
 )
 def test_the_database_takes_the_states_of_the_code_and_no_other(table: Table, column: str, states: type):

@@ -11,7 +11,7 @@ from uuid import UUID
 import dramatiq
 
 from shared import log
-from shared.messages import Deliver, RunCalls
+from shared.messages import Deliver, Queued, RunCalls, RunLines, TendBatches
 from shared.queue import encode
 from workers.broker import WakefulBroker
 
@@ -33,20 +33,21 @@ class Taker(Protocol):
         """Start on them."""
 
 
-ACTORS: tuple[type[RunCalls] | type[Deliver], ...] = (RunCalls, Deliver)
+ACTORS: tuple[type[Queued], ...] = (RunCalls, RunLines, TendBatches, Deliver)
 
 
 def create_broker(url: str, loop: asyncio.AbstractEventLoop, takers: Mapping[str, Taker]) -> WakefulBroker:
-    """The broker with one actor per message; takers: by actor name."""
-    broker = WakefulBroker(url, {kind.queue: takers[kind.actor].has_room for kind in ACTORS})
-    for kind in ACTORS:
+    """The broker with an actor for each message that a taker is for; takers: by actor name. Other queues are left."""
+    served = [kind for kind in ACTORS if kind.actor in takers]
+    broker = WakefulBroker(url, {kind.queue: takers[kind.actor].has_room for kind in served})
+    for kind in served:
         declare = dramatiq.actor(broker=broker, actor_name=kind.actor, queue_name=kind.queue)
         declare(_actor(kind, takers[kind.actor], broker, loop))
     return broker
 
 
 def _actor(
-    kind: type[RunCalls] | type[Deliver], taker: Taker, broker: WakefulBroker, loop: asyncio.AbstractEventLoop
+    kind: type[Queued], taker: Taker, broker: WakefulBroker, loop: asyncio.AbstractEventLoop
 ) -> Callable[[Sequence[str]], None]:
     def act(hex_ids: Sequence[str]) -> None:
         ids = [UUID(hex=hex_id) for hex_id in hex_ids]

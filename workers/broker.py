@@ -25,7 +25,7 @@ SOCKET_TIMEOUT_S = 5.0
 
 
 class WakefulBroker(RedisBroker):
-    """Consumes `calls` and `webhooks`. No delay queues, no Retries: what is due later stands in Postgres."""
+    """Consumes the queues of the actor table. No delay queues, no Retries: what is due later stands in Postgres."""
 
     def __init__(self, url: str, may_fetch: dict[str, Callable[[], bool]]) -> None:
         super().__init__(  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from shared import calls, clock, closing, limits, log, waiting_calls
+from shared import calls, clock, closing, limits, log, provider_slowdowns, waiting_calls
 from shared.calls import Claimed
 from shared.closing import Report
 from shared.db import is_down, one_to_blame
@@ -20,10 +20,15 @@ from workers import reports
 from workers.pool import Fence
 from workers.provider import Answer, Provider, ProviderError
 from workers.relay import Relay
+from workers.retry import RATE_LIMITED
 from workers.streaming import Chunkwriter
 
 logger = log.get(__name__)
 
+MOST_LINES_CLOSED = 64
+"""In one transaction: a unit that is niced must not hold its batch's job, and its team's rows, for long."""
+REFUSALS_TOLD_S = 1.0
+"""How often a unit tells that a provider refuses for its rate limit."""
 CLOSE_RETRIES_S = (0.1, 0.2, 0.5, 1, 1, 2, 2, 5, 5, 10, 10, 20, 30, 30)
 """A result in hand is worth waiting for the database: about two minutes."""
 
@@ -41,9 +46,13 @@ class Calls:
         )
         self._nexts: GroupCommit[str, None] = GroupCommit(self._ring_next)
         self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=one_to_blame)
+        self._line_closes: GroupCommit[Report, bool] = GroupCommit(
+            self._close_group, most=MOST_LINES_CLOSED, alone=one_to_blame
+        )
         self._streams = Chunkwriter(rt, self.stop)
         self._asking: dict[Fence, asyncio.Task[Answer]] = {}
         self._stopped: dict[Fence, str] = {}
+        self._told: dict[tuple[str | None, str | None], float] = {}
         self.held: set[Fence] = set()
         """Every lease this process has; read by the renewer's thread."""
 
@@ -69,7 +78,7 @@ class Calls:
                 if relay is not None and report.state == CallState.COMPLETED:
                     report = replace(report, chunks=relay.last)
                 _log_failure(call, report)
-                mine = await self._close(report)
+                mine = await self._close(report, batched=call.batched)
                 if relay is not None and mine and report.state != CallState.PENDING:
                     await self._streams.end(relay, report, provider=call.provider)
                 await self._settle_tokens(call, report)
@@ -111,6 +120,7 @@ class Calls:
         except asyncio.CancelledError:
             return self._stopped_report(call, asking, relay)
         except ProviderError as error:
+            await self._tell_refused(call, error, time.monotonic() - started)
             left_s = call.deadline_in_s - (time.monotonic() - started)
             return self._failed(call, error, relay, left_s=left_s)
         except Exception as error:
@@ -148,11 +158,29 @@ class Calls:
             return reports.interrupted(call, error, self._rt.prices, said_tokens=relay.said_tokens, is_paid=is_paid)
         return reports.failed(call, error, self._rt.prices, self._rt.settings, left_s=left_s)
 
-    async def _close(self, report: Report) -> bool:
+    async def _tell_refused(self, call: Claimed, error: ProviderError, began_s: float) -> None:
+        """Slow the lines of everybody who uses a provider that refuses for its rate limit; the calls go on anyway."""
+        server, now = (call.provider, call.api_base), time.monotonic()
+        if error.code != RATE_LIMITED or now - self._told.get(server, -REFUSALS_TOLD_S) < REFUSALS_TOLD_S:
+            return
+        self._told[server] = now
+        try:
+            async with self._rt.db.hot_statement() as tx:
+                await provider_slowdowns.record(
+                    tx, alias=call.alias, began_s=began_s, retry_after_s=error.retry_after_s
+                )
+        except Exception as failure:
+            if not is_down(failure):
+                logger.exception("slowdown_not_recorded", provider=call.provider)
+            else:
+                logger.warning("slowdown_not_recorded", provider=call.provider, error=type(failure).__name__)
+
+    async def _close(self, report: Report, *, batched: bool) -> bool:
         """Whether the attempt still held its call."""
+        closes = self._line_closes if batched else self._closes
         for wait_s in CLOSE_RETRIES_S:
             try:
-                mine = await self._closes.add(report)
+                mine = await closes.add(report)
             except Exception as error:
                 if not is_down(error):
                     logger.exception("close_failed", call_id=str(report.call_id), attempt=report.number)
@@ -163,7 +191,7 @@ class Calls:
                 logger.warning("close_waits", call_id=str(report.call_id), error=type(error).__name__)
                 await asyncio.sleep(wait_s)
             else:
-                self._ring_retry(report, mine=mine)
+                self._ring_retry(report, mine=mine, batched=batched)
                 return mine
         logger.error("close_given_up", call_id=str(report.call_id), attempt=report.number)
         return False
@@ -178,10 +206,11 @@ class Calls:
         used = report.usage.prompt_tokens + report.usage.completion_tokens
         await limits.settle_tokens(self._rt.redis, subjects, str(call.id), used)
 
-    def _ring_retry(self, report: Report, *, mine: bool) -> None:
+    def _ring_retry(self, report: Report, *, mine: bool, batched: bool) -> None:
+        """Ring a call that is to be tried again, when it is due; a line waits for the dispatcher."""
         if not mine:
             logger.info("close_stale", call_id=str(report.call_id), attempt=report.number)
-        elif report.state == CallState.PENDING:
+        elif report.state == CallState.PENDING and not batched:
             bell = RunCalls(ids=(report.call_id,))
             asyncio.get_running_loop().call_later(report.retry_in_s or 0, self._rt.ring, bell)
 

@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import orjson
 
@@ -25,19 +27,23 @@ from workers.environment import prepare_environment, take_provider_keys
 logger = log.get(__name__)
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+Kind = Literal["calls", "batch"]
+"""What a unit serves: calls and deliveries, or batches."""
+NICE = 10
+"""Batches take what calls leave of the machine."""
 RESTART_PAUSE_S = 0.5
 KILL_GRACE_S = 15
 PR_SET_PDEATHSIG = 1
 
 
 class Units:
-    """The forked units of this parent."""
+    """The forked units of this parent, so many of each kind. run: what a unit of a kind does."""
 
-    def __init__(self, count: int, run: Callable[[], None], pids_file: Path | None) -> None:
-        self._count = count
+    def __init__(self, counts: Mapping[Kind, int], run: Callable[[Kind], None], pids_file: Path | None) -> None:
+        self._counts = counts
         self._run = run
         self._pids_file = pids_file
-        self._started: dict[int, float] = {}
+        self._started: dict[int, tuple[Kind, float]] = {}
 
     def serve(self) -> None:
         """Keep the units running until SIGTERM or SIGINT, then let them drain."""
@@ -61,12 +67,13 @@ class Units:
             os.kill(pid, signal.SIGKILL)
 
     def _fill(self) -> None:
-        while len(self._started) < self._count:
-            pid = self._fork()
-            self._started[pid] = time.monotonic()
-            self._write_pids()
+        running = Counter(kind for kind, _ in self._started.values())
+        for kind, count in self._counts.items():
+            for _ in range(count - running[kind]):
+                self._started[self._fork(kind)] = kind, time.monotonic()
+                self._write_pids()
 
-    def _fork(self) -> int:
+    def _fork(self, kind: Kind) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -74,7 +81,7 @@ class Units:
         try:
             die_with_parent(parent)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            self._run()
+            self._run(kind)
         except BaseException:
             logger.exception("unit_failed")
             os._exit(1)
@@ -85,8 +92,9 @@ class Units:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            lived_s = time.monotonic() - self._started.pop(pid, 0.0)
-            logger.warning("unit_ended", pid=pid, status=os.waitstatus_to_exitcode(status), lived_s=round(lived_s, 1))
+            kind, started = self._started.pop(pid, ("calls", 0.0))
+            lived_s, code = time.monotonic() - started, os.waitstatus_to_exitcode(status)
+            logger.warning("unit_ended", pid=pid, kind=kind, status=code, lived_s=round(lived_s, 1))
             self._write_pids()
             if lived_s < RESTART_PAUSE_S:
                 time.sleep(RESTART_PAUSE_S)
@@ -119,10 +127,16 @@ def main() -> None:
     provider = LitellmProvider(settings, Sealer(settings.encryption_key.get_secret_value()), keys)
     from workers.unit import serve
 
+    def run(kind: Kind) -> None:
+        if kind == "batch":
+            os.nice(NICE)
+        serves_batches = kind == "batch" or not settings.batch_workers
+        asyncio.run(serve(settings, provider, calls=kind == "calls", batches=serves_batches))
+
     warm_up()
     gc.collect()
     gc.freeze()
-    units = Units(settings.workers, lambda: asyncio.run(serve(settings, provider)), settings.worker_pids_file)
+    units = Units({"calls": settings.workers, "batch": settings.batch_workers}, run, settings.worker_pids_file)
     units.serve()
     units.wait(settings.drain_s + KILL_GRACE_S)
 

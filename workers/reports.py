@@ -12,7 +12,7 @@ from shared.settings import Settings
 from shared.states import CallState, Outcome
 from shared.waiting_calls import Expired
 from workers.provider import Answer, ProviderError
-from workers.retry import Standing, after_failure
+from workers.retry import Standing, after_failure, waits_out
 
 KEPT_CODES = ("provider_timeout", "deadline_exceeded", "cancelled", "internal_error")
 """What a stream that broke off is not called `stream_interrupted` for."""
@@ -74,7 +74,8 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
         deadline_in_s=left_s,
         on_unknown=call.on_unknown,
     )
-    following = after_failure(standing, error, settings)
+    waiting = waits_out(standing, error, settings, tries=call.number) if call.batched else None
+    following = waiting or after_failure(standing, error, settings)
     price, usage, cost = price_of(call, prices), Usage(), 0
     if error.outcome in (Outcome.UNKNOWN, Outcome.ABANDONED):
         usage, cost = estimated(call, price, error.outcome)
@@ -88,7 +89,7 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
         candidate=following.candidate,
         candidate_attempts=following.candidate_attempts,
         retry_in_s=following.retry_in_s,
-        failed=1,
+        failed=int(following.is_failure),
         usage=usage,
         price=price,
         provider_cost_nanousd=cost,

@@ -2,7 +2,17 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from shared import admin_sessions, delivery_retention, event_log, idempotency, log, login_failures, payloads
+from shared import (
+    admin_sessions,
+    batches,
+    delivery_retention,
+    event_log,
+    files,
+    idempotency,
+    log,
+    login_failures,
+    payloads,
+)
 from shared.db import Tx
 from shared.runtime import Runtime
 
@@ -11,6 +21,14 @@ logger = log.get(__name__)
 STEP = 500
 MOST_STEPS = 100
 EVERY_S = 60.0
+DRY_RUNS_S = 3600.0
+"""How long the row of a dry run is kept."""
+UNFINISHED_S = 3600.0
+"""After so long a file that is not whole is not written to any more."""
+CHUNKS = 50
+"""Of files, 1 MiB each, that one step deletes."""
+CHUNK_STEPS = 40
+"""In one round: 2 GB take some ten seconds, and other steps wait for it."""
 EVENTS = 2000
 """Events that one step looks at."""
 
@@ -25,23 +43,34 @@ async def delete_expired(rt: Runtime, *, events_at_once: int = EVENTS) -> dict[s
         "login_failures": lambda tx: login_failures.delete_old(tx, limit=STEP),
         "unstored_payloads": lambda tx: payloads.erase_unstored(tx, limit=STEP),
         "old_payloads": lambda tx: payloads.erase_old(tx, days=days, limit=STEP),
+        "dry_runs": lambda tx: batches.delete_dry_runs(tx, older_than_s=DRY_RUNS_S, limit=STEP),
         "delivery_attempts": lambda tx: delivery_retention.delete_attempts(tx, days=delivery_days, limit=STEP),
         "deliveries": lambda tx: delivery_retention.delete_final(tx, days=delivery_days, limit=STEP),
     }
     deleted = {name: await _all(rt, step) for name, step in steps.items()}
     deleted["events"] = await _events(rt, events_at_once)
+    deleted |= await _files(rt)
     if any(deleted.values()):
         logger.info("expired", **{name: count for name, count in deleted.items() if count})
     return deleted
 
 
-async def _all(rt: Runtime, step: Callable[[Tx], Awaitable[int]]) -> int:
+async def _files(rt: Runtime) -> dict[str, int]:
+    """Files take three turns: first nobody sees them any more, then their chunks go, then they themselves."""
+    hidden = await _all(rt, lambda tx: files.hide_over(tx, unfinished_s=UNFINISHED_S, limit=STEP))
+    chunks = await _all(rt, lambda tx: files.delete_chunks(tx, limit=CHUNKS), size=CHUNKS, most=CHUNK_STEPS)
+    await _all(rt, lambda tx: files.delete_hidden(tx, limit=STEP))
+    return {"files": hidden, "file_chunks": chunks}
+
+
+async def _all(rt: Runtime, step: Callable[[Tx], Awaitable[int]], *, size: int = STEP, most: int = MOST_STEPS) -> int:
+    """Take at most so many steps, until one finds less than its size. Returns how many rows all of them found."""
     total = 0
-    for _ in range(MOST_STEPS):
+    for _ in range(most):
         async with rt.db.hot_transaction() as tx:
             found = await step(tx)
         total += found
-        if found < STEP:
+        if found < size:
             break
     return total
 

@@ -8,6 +8,11 @@ from shared.states import CallState, Outcome
 from workers.provider import ProviderError
 
 JITTER = 0.2
+RATE_LIMITED = "provider_rate_limit"
+MOST_REFUSED = 50
+"""A line that was tried so often waits no longer for its provider to take it."""
+LONGEST_WAIT_S = 300
+"""The longest that a line's own backoff keeps it from asking again; a provider's Retry-After may be longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +33,13 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Next:
-    """The call's next state; when pending, after how long and at which candidate."""
+    """The call's next state; when pending, after how long and at which candidate. is_failure: it has lost a try."""
 
     state: CallState
     candidate: int
     candidate_attempts: int
     retry_in_s: float | None = None
+    is_failure: bool = True
 
 
 def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Next:
@@ -55,6 +61,28 @@ def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Nex
     if others and at.deadline_in_s > 0:
         return Next(state=CallState.PENDING, candidate=at.candidate + 1, candidate_attempts=0, retry_in_s=0)
     return end
+
+
+def waits_out(at: Standing, error: ProviderError, settings: Settings, *, tries: int) -> Next | None:
+    """A line that its last candidate's rate limit refused waits, and has lost no try; None: it is a failure like any.
+
+    tries: attempts so far. Each wait is longer than the one before: other lines of the batch try in between.
+    """
+    if error.code != RATE_LIMITED or error.again != "same" or at.candidate < at.candidates - 1 or tries >= MOST_REFUSED:
+        return None
+    if error.outcome == Outcome.UNKNOWN and at.on_unknown == "fail":
+        return None
+    own_s = min(LONGEST_WAIT_S, backoff_s(min(tries, MOST_REFUSED), None, settings.retry_backoff_s))
+    delay_s = max(own_s, error.retry_after_s or 0)
+    if delay_s >= at.deadline_in_s:
+        return None
+    return Next(
+        state=CallState.PENDING,
+        candidate=at.candidate,
+        candidate_attempts=at.candidate_attempts,
+        retry_in_s=delay_s,
+        is_failure=False,
+    )
 
 
 def backoff_s(tried: int, retry_after_s: float | None, base_s: float) -> float:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from shared import (
     attempts,
+    batches,
     clock,
     closing,
     deletion,
@@ -21,20 +22,21 @@ from shared import (
     redis_keys,
     waiting_calls,
 )
-from shared.closing import Report
 from shared.db import is_down
-from shared.ending import End, end_job, ring
+from shared.ending import End, end_job, end_left_behind, ring
 from shared.jobs import Job
-from shared.messages import Deliver, RunCalls
+from shared.messages import Deliver, RunCalls, RunLines, TendBatches
 from shared.runtime import Runtime
 from shared.states import CallState, JobStatus
+from shared.waiting_calls import Expired
 from workers import refills, reports
 
 logger = log.get(__name__)
 
 STEP = 100
 MOST_STEPS = 100
-MOST_BELLS = 2000
+MOST_FOUND = 2000
+MOST_BELLS: dict[type[RunCalls] | type[RunLines], int] = {RunCalls: 2000, RunLines: 200}
 MOST_QUEUE_MESSAGES = 200
 
 
@@ -60,12 +62,15 @@ class Sweep:
             self.orphaned_attempts,
             self.stale_holds,
             self.lost_bells,
+            self.batches_left_behind,
+            self.unattended_batches,
             self.due_refills,
         )
+        once = (self.lost_bells, self.unattended_batches)
         found = {}
         for step in steps:
             try:
-                found[step.__name__] = await (step() if step == self.lost_bells else _repeated(step))
+                found[step.__name__] = await (step() if step in once else _repeated(step))
             except Exception as error:
                 logger.warning("sweep_step_failed", step=step.__name__, error=type(error).__name__, exc_info=error)
         if any(found.values()):
@@ -80,28 +85,30 @@ class Sweep:
             expired = await waiting_calls.expired(tx, limit=STEP)
         if not expired:
             return 0
-        swept = [reports.swept(row, self.rt.prices, self.rt.settings) for row in expired]
         try:
-            return await self._close_swept(swept)
+            return await self._close_swept(expired)
         except Exception as error:
-            if is_down(error) or len(swept) == 1:
+            if is_down(error) or len(expired) == 1:
                 raise
             logger.exception("sweep_one_by_one")
-        return sum([await self._close_alone(report) for report in swept])
+        return sum([await self._close_alone(row) for row in expired])
 
-    async def _close_alone(self, report: Report) -> int:
+    async def _close_alone(self, row: Expired) -> int:
         try:
-            return await self._close_swept([report])
+            return await self._close_swept([row])
         except Exception:
-            logger.exception("sweep_failed", call_id=str(report.call_id))
+            logger.exception("sweep_failed", call_id=str(row.id))
             return 0
 
-    async def _close_swept(self, swept: Sequence[Report]) -> int:
+    async def _close_swept(self, expired: Sequence[Expired]) -> int:
+        """End these attempts; a line that is to be tried again waits for the dispatcher."""
+        swept = [reports.swept(row, self.rt.prices, self.rt.settings) for row in expired]
+        lines = {row.id for row in expired if row.batched}
         async with self.rt.db.hot_transaction() as tx:
             aftermath = await closing.close_attempts(tx, swept, now=clock.now())
         ring(self.rt, aftermath)
         again = [r.call_id for r in swept if r.fence in aftermath.mine and r.state == CallState.PENDING]
-        self.rt.ring(RunCalls(ids=tuple(again)))
+        self.rt.ring(RunCalls(ids=tuple(id_ for id_ in again if id_ not in lines)))
         return len(aftermath.mine)
 
     async def overdue_calls(self) -> int:
@@ -160,15 +167,30 @@ class Sweep:
         Bells still in the queue are not lost: beyond MOST_BELLS waiting nothing is added.
         """
         emptied = await self.rt.redis.set(redis_keys.epoch(), ids.new().hex, nx=True)
-        waiting = await self.rt.redis.llen(redis_keys.queue(RunCalls.queue))
-        if waiting > MOST_BELLS:
+        rung_before_s = 0 if emptied else self.rt.settings.rering_s
+        return sum([await self._ring_again(kind, rung_before_s) for kind in MOST_BELLS])
+
+    async def _ring_again(self, kind: type[RunCalls] | type[RunLines], rung_before_s: float) -> int:
+        most = MOST_BELLS[kind]
+        if await self.rt.redis.llen(redis_keys.queue(kind.queue)) > most:
             return 0
         async with self.rt.db.hot_statement() as tx:
-            lost = await waiting_calls.lost(
-                tx, rung_before_s=0 if emptied else self.rt.settings.rering_s, limit=MOST_BELLS
-            )
-        self.rt.ring(RunCalls(ids=tuple(lost)))
+            lost = await waiting_calls.lost(tx, batched=kind is RunLines, rung_before_s=rung_before_s, limit=MOST_FOUND)
+        self.rt.ring(kind(ids=tuple(lost)))
         return len(lost)
+
+    async def batches_left_behind(self) -> int:
+        """Batches whose last line or job ended without them go on to their end."""
+        return await end_left_behind(self.rt, limit=STEP)
+
+    async def unattended_batches(self) -> int:
+        """Batches that are to be checked or finished, and that nobody has in work; beyond a few bells none is added."""
+        async with self.rt.db.hot_statement() as tx:
+            found = await batches.unattended(tx, limit=STEP)
+        if not found or await self.rt.redis.llen(redis_keys.queue(TendBatches.queue)) > MOST_QUEUE_MESSAGES:
+            return 0
+        self.rt.ring(TendBatches(ids=tuple(found)))
+        return len(found)
 
     async def due_deliveries(self) -> int:
         """Queues in which a delivery is due; beyond MOST_QUEUE_MESSAGES waiting nothing is added."""

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import psycopg
 
-from shared import clock, log, waiting_calls
+from shared import clock, log
 from shared.db import DEAD_PATH, is_down, session_options
-from shared.messages import RunCalls
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
 from workers import failing_endpoints, retention
 from workers.background import EVERY_S as BACKGROUND_EVERY_S
 from workers.background import Background
+from workers.dispatcher import Dispatcher
 from workers.sweeper import Sweep
 
 logger = log.get(__name__)
@@ -31,15 +31,15 @@ LEADER_SILENT = "5s"
 DUE_EVERY_S = 1.0
 """How late the next try of a delivery, or one whose bell was lost, may be."""
 
-DISPATCH_WINDOW = 256
-"""Rung calls that may wait for a worker; the rest stays in Postgres, where teams take turns."""
-
 
 @dataclass(frozen=True)
 class Step:
-    """Work that the leader repeats, `every_s` seconds after its last end, and what follows when it went well."""
+    """Work that the leader repeats, `every_s` seconds after its last end, and what follows when it went well.
 
-    every_s: float
+    every_s: a number, or what tells it each time.
+    """
+
+    every_s: float | Callable[[], float]
     work: Callable[[], Awaitable[object]]
     done: Callable[[], None] = lambda: None
 
@@ -60,14 +60,6 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
         except (psycopg.Error, OSError) as error:
             logger.warning("leader_connection_lost", error=type(error).__name__)
         await _pause(stopping, RETRY_S)
-
-
-async def dispatch(rt: Runtime) -> int:
-    """Ring the waiting calls whose turn it is. Returns how many."""
-    async with rt.db.hot_statement() as tx:
-        picked = await waiting_calls.dispatch(tx, window=DISPATCH_WINDOW)
-    rt.ring(RunCalls(ids=tuple(picked)))
-    return len(picked)
 
 
 async def _lead_on(
@@ -92,10 +84,11 @@ async def _lead_on(
 
 def _steps(rt: Runtime) -> list[Step]:
     """The table of all that the leader does."""
+    dispatcher = Dispatcher(rt)
     sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     return [
         Step(rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt)),
-        Step(rt.settings.dispatch_s, lambda: dispatch(rt)),
+        Step(lambda: dispatcher.pause_s, dispatcher.tick),
         Step(DUE_EVERY_S, sweep.due_deliveries),
         Step(retention.EVERY_S, lambda: retention.delete_expired(rt)),
         Step(BACKGROUND_EVERY_S, Background(rt).run),
@@ -116,7 +109,9 @@ async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -
         await asyncio.sleep(RETRY_S)
 
 
-async def _every(interval_s: float, work: Callable[[], Awaitable[object]], done: Callable[[], None]) -> None:
+async def _every(
+    every_s: float | Callable[[], float], work: Callable[[], Awaitable[object]], done: Callable[[], None]
+) -> None:
     while True:
         try:
             async with asyncio.timeout(30):
@@ -127,7 +122,7 @@ async def _every(interval_s: float, work: Callable[[], Awaitable[object]], done:
                 logger.warning("database_down", error=type(error).__name__)
             else:
                 logger.exception("timer_step_failed")
-        await asyncio.sleep(interval_s)
+        await asyncio.sleep(every_s() if callable(every_s) else every_s)
 
 
 def _beat(rt: Runtime) -> None:

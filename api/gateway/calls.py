@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -22,12 +21,13 @@ from api.replies import Reply
 from shared import calls, clock, ids, intake, jobs
 from shared.calls import Call
 from shared.db import Tx
-from shared.errors import CallFailed, CallGoesOn, KeyModelDenied, NotFound, UnknownModel, WaybillError
+from shared.errors import CallFailed, CallGoesOn, NotFound
 from shared.failures import FAILURES, message
 from shared.jobs import Job
 from shared.keys import Key
 from shared.models import Route
 from shared.new_calls import NewCall
+from shared.routing import with_fallbacks
 from shared.runtime import Runtime
 from shared.sizing import sized
 from shared.states import CallState
@@ -116,33 +116,16 @@ def _new_job(key: Key, body: Body) -> Job:
 
 async def _route(rt: Runtime, desk: Desk, request: Request, key: Key, body: Body) -> Route:
     """The candidates of the model, then those of the client's own fallbacks. Raises as `submission.route`."""
-    with headers.deciding(request, body.model):
-        first = await _candidates(rt, desk, key, body.model)
-        others = [await _fallback(rt, desk, key, name) for name in body.fallbacks or ()]
-    tried = {candidate.alias: candidate for route in (first, *others) for candidate in route.candidates}
-    return replace(first, candidates=tuple(tried.values()))
 
-
-async def _fallback(rt: Runtime, desk: Desk, key: Key, name: str) -> Route:
-    """As `_candidates`; what is wrong is then the field `fallbacks`."""
-    try:
-        return await _candidates(rt, desk, key, name)
-    except WaybillError as error:
-        error.param = "fallbacks"
-        raise
-
-
-async def _candidates(rt: Runtime, desk: Desk, key: Key, name: str) -> Route:
-    try:
+    async def find(name: str) -> Route:
         found = submission.known(desk, key, name)
         if found is None:
             async with rt.db.hot_statement() as tx:
                 found = await submission.route(rt, desk, tx, key, name)
-    except UnknownModel:
-        raise UnknownModel(f"The model '{name}' does not exist or you do not have access to it") from None
-    except KeyModelDenied:
-        raise KeyModelDenied(f"This API key does not have access to model '{name}'") from None
-    return found
+        return found
+
+    with headers.deciding(request, body.model):
+        return await with_fallbacks(find, body.model, body.fallbacks or ())
 
 
 def _is_streamed(body: Body) -> bool:

@@ -29,14 +29,12 @@ from shared.errors import (
     WaybillError,
 )
 from shared.limits import RateLimited
+from shared.wire.findings import path, sentence
 from shared.wire.problems import NEVER_AGAIN, Problem, failed_call, sooner
 
 INVALID = "invalid_request_error"
 IN_FLIGHT_S = 5
 """When it makes sense to come again while calls in flight hold what is left of a budget."""
-
-SAYS_ALL = ("value_error.unpriced",)
-"""Findings whose words need no place beside them."""
 
 TYPES = {
     401: "authentication_error",
@@ -131,9 +129,5 @@ def _finding(findings: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
         return f"{said} at character {place_parts[0]}", None
     if kind == "header":
         return said, None
-    place = (
-        "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place_parts).removeprefix(".") or None
-    )
-    if place is None or findings[0]["type"] in SAYS_ALL:
-        return said, place
-    return (f"'{place}' is a required property" if said == "field required" else f"'{place}': {said}"), place
+    place = path(place_parts)
+    return sentence(place, said, findings[0]["type"]), place

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from api.auth import Caller
 from api.delivery_objects import attempt_object, delivery_object, find_delivery, seen_types, states
 from api.fields import event_id_at, job_id_at
-from api.http import MISSING, endpoint
+from api.http import endpoint
 from api.lists import next_link
 from api.once import Once
 from api.replies import Reply
@@ -21,6 +21,7 @@ from shared.errors import Conflict, Forbidden, Invalid
 from shared.messages import Deliver
 from shared.runtime import Runtime
 from shared.snapshot import snapshot
+from shared.wire.findings import MISSING
 
 IN_FLIGHT = "Delivery is being sent right now. Try again when this attempt has ended"
 

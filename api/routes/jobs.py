@@ -13,11 +13,12 @@ from api.auth import Caller
 from api.desk import Desk
 from api.held_read import held_read
 from api.http import endpoint
+from api.lists import next_link
 from api.once import Once, still_running
 from api.replies import Reply
 from api.wire.calls import CallIn
 from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
-from api.wire.jobs import CancelIn, CompleteIn, JobIn, MetadataIn, WaitQuery
+from api.wire.jobs import CancelIn, CompleteIn, CostsQuery, JobIn, MetadataIn, WaitQuery
 from shared import attempts, calls, clock, deliveries, ids, intake, jobs, money
 from shared.db import Tx
 from shared.ending import End, end_job
@@ -27,6 +28,7 @@ from shared.keys import Key
 from shared.models import Route
 from shared.new_calls import NewCall
 from shared.runtime import Runtime
+from shared.snapshot import snapshot
 from shared.states import JobStatus
 
 MAX_CALLS_SHOWN = 1000
@@ -96,6 +98,8 @@ async def complete_job(
         owned = _owned(job, key.team_id)
         if owned.is_final and owned.status != end.status:
             raise Conflict(f"Job is already {owned.status}")
+        if not owned.is_final and end.status == JobStatus.COMPLETED and owned.is_batch:
+            raise Conflict("Job is a batch: it ends with its lines", headers=wanted.headers)
         if not owned.is_final and end.status == JobStatus.COMPLETED and owned.unfinished:
             calls_ = "call" if owned.unfinished == 1 else "calls"
             raise Conflict(
@@ -138,25 +142,26 @@ async def patch_metadata(rt: Runtime, caller: Caller, job_id: str, body: Metadat
 
 
 @endpoint("any", answers=JobCostsBreakdownOut)
-async def job_costs(rt: Runtime, caller: Caller, job_id: str) -> dict[str, Any]:
-    """What a job cost, call by call; the lines sum to the total exactly."""
-    async with rt.db.hot_statement() as tx:
+async def job_costs(rt: Runtime, caller: Caller, request: Request, job_id: str, query: CostsQuery) -> Reply:
+    """What a job cost, and a page of its calls; all pages' lines sum to the total exactly."""
+    async with snapshot(rt.db) as tx:
         job = await find_job(tx, caller, job_id)
-        page, _ = await calls.list_of_job(tx, job.id, limit=max(1, job.calls_total))
+        page, total = await calls.list_of_job(tx, job.id, order="c.id asc", limit=query.limit, offset=query.offset)
         tried = await attempts.of_calls(tx, [call.id for call in page])
     costs: dict[str, Any] = {
-        "total_cost_usd": money.usd(sum(call.client_cost_nanousd for call in page)),
+        "total_cost_usd": money.usd(job.client_cost_nanousd),
         "breakdown": [views.breakdown_line(call, tried.get(call.id, []), admin=caller.is_admin) for call in page],
     }
     if caller.is_admin:
-        costs["provider_cost_usd"] = money.usd(sum(call.provider_cost_nanousd for call in page))
-    return {
+        costs["provider_cost_usd"] = money.usd(job.provider_cost_nanousd)
+    body = {
         "job_id": str(job.id),
         "team_id": job.team_id,
         "job_type": job.job_type,
         "status": job.status,
         "costs": costs,
     }
+    return Reply(body=body, headers=next_link(request, query, total))
 
 
 async def _new_job(rt: Runtime, key: Key, body: JobIn, metadata: dict[str, Any]) -> Job:

@@ -85,9 +85,10 @@ class CallbackOut(Answer):
 
 
 class CallFacts(Answer):
-    """What is known of a call besides its answer."""
+    """What is known of a call besides its answer. custom_id: the client's own name for a line of a batch."""
 
     purpose: str | None
+    custom_id: str | None
     stream: bool
     created_at: Time
     started_at: Time | None

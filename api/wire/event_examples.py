@@ -53,10 +53,11 @@ BATCH_ENDED: Mapping[str, Any] = {
     "metadata": {}, "result_url": f"/v1/batches/{BATCH}",
 }  # fmt: skip
 BATCH_CUT: Mapping[str, Any] = {
-    **BATCH_ENDED, "error_file_id": None, "error_summary": [], "total_cost_usd": 0.12, "credits_charged": 60,
+    **BATCH_ENDED, "error_summary": [], "total_cost_usd": 0.12, "credits_charged": 60,
 }  # fmt: skip
 BATCH_REFUSED: Mapping[str, Any] = {
-    **BATCH_CUT, "status": "failed", "output_file_id": None, "total_cost_usd": 0, "credits_charged": 0,
+    **BATCH_CUT, "status": "failed", "output_file_id": None, "error_file_id": None, "total_cost_usd": 0,
+    "credits_charged": 0,
     "request_counts": {"total": 0, "completed": 0, "failed": 0, "cancelled": 0, "expired": 0},
     "error_summary": [{"code": "invalid_request", "count": 1}],
 }  # fmt: skip

@@ -142,7 +142,7 @@ class BreakdownLine(Answer):
 
 
 class BreakdownOut(Answer):
-    """What a job cost; the lines sum to the total exactly."""
+    """What a job cost, and a page of its calls; the lines of all pages sum to the total exactly."""
 
     total_cost_usd: Usd
     breakdown: list[BreakdownLine]

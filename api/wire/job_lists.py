@@ -95,7 +95,10 @@ class JobSummariesOut(Answer):
 
 
 class CallDetail(Answer):
-    """A call as an admin looks into it; `input_cost_usd` and `output_cost_usd` add up to `cost_usd`."""
+    """A call as an admin looks into it; `input_cost_usd` and `output_cost_usd` add up to `cost_usd`.
+
+    custom_id: of a batch's line.
+    """
 
     call_id: str
     status: State
@@ -104,6 +107,7 @@ class CallDetail(Answer):
     resolved_model: str | None
     provider: str | None
     purpose: str | None
+    custom_id: str | None
     prompt_tokens: Count | None
     completion_tokens: Count | None
     total_tokens: Count | None

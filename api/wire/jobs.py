@@ -54,6 +54,12 @@ class WaitQuery(BaseModel):
     wait: float | None = None
 
 
+class CostsQuery(Page):
+    """Which of the job's calls, oldest first."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
 class CallsQuery(Page):
     """A page of a job's calls."""
 

@@ -12,3 +12,5 @@ class Media:
 
 EVENTS = Media("text/event-stream")
 """Server-sent events: chunks of a call."""
+LINES = Media("application/x-ndjson")
+"""JSON objects, one a line."""

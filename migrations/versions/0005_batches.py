@@ -83,12 +83,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("fk_batches_team_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
     )
+    op.create_index("ix_batches_dry_run", "batches", ["created_at"], unique=False, postgresql_where=sa.text("dry_run"))
     op.create_index(
         "ix_batches_input_file_id",
         "batches",
         ["input_file_id"],
         unique=False,
         postgresql_where=sa.text("status in ('validating', 'in_progress', 'finalizing', 'cancelling')"),
+    )
+    op.create_index(
+        "ix_batches_retry_of", "batches", ["retry_of"], unique=False, postgresql_where=sa.text("retry_of is not null")
     )
     op.create_index(
         "ix_batches_team_id_id", "batches", ["team_id", "id"], unique=False, postgresql_where=sa.text("not dry_run")
@@ -199,7 +203,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_calls_lines_waiting",
         "calls",
-        ["team_id", sa.literal_column("(candidates[candidate + 1])"), sa.literal_column("priority desc"), "id"],
+        [
+            "team_id",
+            "key_id",
+            sa.literal_column("(candidates[candidate + 1])"),
+            sa.literal_column("priority desc"),
+            "id",
+        ],
         unique=False,
         postgresql_where=sa.text("state = 'pending' and rung_at is null and batched"),
     )
@@ -309,10 +319,12 @@ def downgrade() -> None:
         postgresql_where=sa.text("status in ('validating', 'finalizing', 'cancelling')"),
     )
     op.drop_index("ix_batches_team_id_id", table_name="batches", postgresql_where=sa.text("not dry_run"))
+    op.drop_index("ix_batches_retry_of", table_name="batches", postgresql_where=sa.text("retry_of is not null"))
     op.drop_index(
         "ix_batches_input_file_id",
         table_name="batches",
         postgresql_where=sa.text("status in ('validating', 'in_progress', 'finalizing', 'cancelling')"),
     )
+    op.drop_index("ix_batches_dry_run", table_name="batches", postgresql_where=sa.text("dry_run"))
     op.drop_table("batches")
     op.drop_table("provider_slowdowns")

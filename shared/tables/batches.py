@@ -91,6 +91,8 @@ batches = Table(
         name="final_has_output",
     ),
     Index("ix_batches_team_id_id", "team_id", "id", postgresql_where=text("not dry_run")),
+    Index("ix_batches_dry_run", "created_at", postgresql_where=text("dry_run")),
+    Index("ix_batches_retry_of", "retry_of", postgresql_where=text("retry_of is not null")),
     Index(
         "ix_batches_unattended",
         "lease_expires_at",

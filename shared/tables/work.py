@@ -194,6 +194,7 @@ calls = Table(
     Index(
         "ix_calls_lines_waiting",
         "team_id",
+        "key_id",
         text("(candidates[candidate + 1])"),
         text("priority desc"),
         "id",

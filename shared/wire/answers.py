@@ -1,18 +1,46 @@
 """The answers of the gateway, from a call's row: OpenAI's fields in OpenAI's order, and nothing of a library's."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
 
 import orjson
 
 from shared import money
-from shared.calls import Call
 
 OPTIONAL = ("annotations", "audio", "function_call", "tool_calls", "reasoning_content")
 """Of a message: there only when the model gave it."""
 
 
-def chat_completion(call: Call) -> dict[str, Any]:
+class Completed(Protocol):
+    """A completed call as an answer shows it. response: the stored answer's JSON text; None once it is erased."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def response(self) -> str | None: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def prompt_tokens(self) -> int | None: ...
+    @property
+    def completion_tokens(self) -> int | None: ...
+    @property
+    def total_tokens(self) -> int | None: ...
+    @property
+    def cached_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
+    @property
+    def client_cost_nanousd(self) -> int: ...
+
+
+def chat_completion(call: Completed) -> dict[str, Any]:
     """A completed chat. Where its texts are erased, one choice without content."""
     stored = _stored(call)
     choices = stored.get("choices") or [{"index": 0, "message": {}, "finish_reason": call.finish_reason}]
@@ -27,7 +55,7 @@ def chat_completion(call: Call) -> dict[str, Any]:
     }
 
 
-def text_completion(call: Call) -> dict[str, Any]:
+def text_completion(call: Completed) -> dict[str, Any]:
     """A completed text completion. Where its texts are erased, one empty choice."""
     stored = _stored(call)
     choices = stored.get("choices") or [{"index": 0, "text": "", "finish_reason": call.finish_reason}]
@@ -41,7 +69,7 @@ def text_completion(call: Call) -> dict[str, Any]:
     }
 
 
-def usage(call: Call) -> dict[str, Any]:
+def usage(call: Completed) -> dict[str, Any]:
     """What a completed call used, by class of token, and what it costs the client in USD."""
     return {
         "prompt_tokens": call.prompt_tokens or 0,
@@ -58,13 +86,13 @@ def usage(call: Call) -> dict[str, Any]:
     }
 
 
-def _stored(call: Call) -> dict[str, Any]:
+def _stored(call: Completed) -> dict[str, Any]:
     """The stored answer; empty once it is erased."""
     found: dict[str, Any] = {} if call.response is None else orjson.loads(call.response)
     return found
 
 
-def _named(call: Call) -> dict[str, Any]:
+def _named(call: Completed) -> dict[str, Any]:
     return {"created": int(call.created_at.timestamp()), "model": call.model}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import orjson
 
 from shared import money
-from shared.calls import Call
+from shared.wire.answers import Completed
 
 VECTOR = re.compile(r'"embedding":\s*\[([^\]]*)\]')
 """One vector of the stored answer; they are in the order of the inputs, and hold numbers only."""
@@ -20,11 +20,18 @@ SMALL_CHARS = 50_000
 """Up to here writing an answer takes less than a millisecond: about two vectors."""
 
 
-async def embeddings(call: Call, *, as_base64: bool) -> bytes:
+async def embeddings(call: Completed, *, as_base64: bool) -> bytes:
     """The JSON of a completed embedding. Big ones are written beside the event loop. Once erased, it has no data."""
     if call.response is None or len(call.response) <= SMALL_CHARS:
-        return _written(call, as_base64)
-    return await asyncio.to_thread(_written, call, as_base64)
+        return written(call, as_base64=as_base64)
+    return await asyncio.to_thread(written, call, as_base64=as_base64)
+
+
+def written(call: Completed, *, as_base64: bool) -> bytes:
+    """The same at once, however big it is."""
+    data = ",".join(_data(call.response or "", as_base64))
+    model, used = orjson.dumps(call.model).decode(), orjson.dumps(_usage(call)).decode()
+    return f'{{"object":"list","data":[{data}],"model":{model},"usage":{used}}}'.encode()
 
 
 def packed(numbers: str) -> str:
@@ -40,12 +47,6 @@ def numbers(stored: str) -> str:
     return ",".join(_data(stored, as_base64=False))
 
 
-def _written(call: Call, as_base64: bool) -> bytes:
-    data = ",".join(_data(call.response or "", as_base64))
-    model, used = orjson.dumps(call.model).decode(), orjson.dumps(_usage(call)).decode()
-    return f'{{"object":"list","data":[{data}],"model":{model},"usage":{used}}}'.encode()
-
-
 def _data(stored: str, as_base64: bool) -> Iterator[str]:
     # One vector at a time, so that the event loop gets its turns meanwhile.
     for index, found in enumerate(VECTOR.finditer(stored)):
@@ -53,7 +54,7 @@ def _data(stored: str, as_base64: bool) -> Iterator[str]:
         yield f'{{"object":"embedding","index":{index},"embedding":{value}}}'
 
 
-def _usage(call: Call) -> dict[str, int | float]:
+def _usage(call: Completed) -> dict[str, int | float]:
     return {
         "prompt_tokens": call.prompt_tokens or 0,
         "total_tokens": call.total_tokens or 0,

@@ -181,11 +181,11 @@ async def following(scene: Scene, count: int) -> None:
 
 @asynccontextmanager
 async def listening(
-    scene: Scene, key: str, method: str, path: str, body: Any = None, **headers: str
+    scene: Scene, key: str, method: str, path: str, body: Any = None, *, under: str = "/api", **headers: str
 ) -> AsyncIterator[Listener]:
-    """Ask, and read from then on; who has not read all at the end hangs up."""
+    """Ask, and read from then on; who has not read all at the end hangs up. under: the prefix of the path."""
     given = {"Authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    listener = Listener(scene, method, f"/api{path}", given, b"" if body is None else orjson.dumps(body))
+    listener = Listener(scene, method, under + path, given, b"" if body is None else orjson.dumps(body))
     listener.start()
     try:
         yield listener

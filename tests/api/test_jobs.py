@@ -59,6 +59,7 @@ ANSWER_FIELDS = {
 }
 CALL_FIELDS = ANSWER_FIELDS | {
     "purpose",
+    "custom_id",
     "stream",
     "created_at",
     "started_at",
@@ -232,6 +233,11 @@ async def test_costs_sum_to_the_total(scene: Scene, team: Team):
         "created_at",
     }  # fmt: skip
     assert round(sum(line["cost_usd"] for line in lines), 9) == body["costs"]["total_cost_usd"] == 0.0285
+    first = await team.get(f"/jobs/{job_id}/costs?limit=2")
+    second = await team.get(first.links["next"]["url"].removeprefix("/api"))
+    assert [*first.json()["costs"]["breakdown"], *second.json()["costs"]["breakdown"]] == lines
+    assert "next" not in second.links
+    assert second.json()["costs"]["total_cost_usd"] == 0.0285
     admin = (await scene.api.get(f"/jobs/{job_id}/costs")).json()["costs"]
     assert {"provider_cost_usd", "resolved_model"} <= set(admin["breakdown"][0])
 

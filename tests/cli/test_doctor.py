@@ -16,7 +16,9 @@ from shared import books
 from shared.books import CHECKS, Finding
 from shared.revision import HEAD
 from shared.settings import Settings
+from tests import ended_lines, running_lines
 from tests.scene import HELLO, Scene, Team, refused
+from workers import batch_endings
 
 HOOK = "http://127.0.0.1:8099/hook"
 NAMES = [(area, check) for area, checks in CHECKS.items() for check in checks]
@@ -44,7 +46,8 @@ BREAKS = {
     "an attempt of unknown end may have been billed": "update attempts set maybe_billed = not maybe_billed",
     "a call that runs has a lease": "update calls set worker = null where state = 'in_progress'",
     "a call of a final job is final": "update jobs set status = 'failed', completed_at = app_now(), credits_held = 0",
-    "a call ends in exactly one event": "update events set type = 'call.other' where type = 'call.completed'",
+    "a call ends in exactly one event, a line of a batch in one or none": """
+        update events set type = 'call.other' where type = 'call.completed'""",
     "a job ends in exactly one event": "update events set type = 'job.other' where type = 'job.completed'",
     "events of a job are numbered without gaps": "update events set sequence = sequence + 1",
     "no progress is told after the end of its job": """
@@ -57,12 +60,29 @@ BREAKS = {
     "a delivery is delivered by an attempt that got a 2xx": "update deliveries set state = 'delivered'",
     "a delivery that was tried belongs to a queue": "update deliveries set attempt = 1",
     "a delivery of an endpoint is its team's": "update webhook_endpoints set team_id = 'another'",
+    "a job-based batch holds a credit for each line while it runs": "update jobs set credits_held = 1 where is_batch",
+    "a job-based batch is charged one credit for each line that completed": """
+        update jobs set credits_charged = 1 where is_batch and status = 'completed'""",
+    "tokens by class and expired lines: lines sum to the batch": "update jobs set cached_tokens = 7 where is_batch",
+    "lines that ended are numbered without gaps": "update calls set ended_number = ended_number + 1",
+    "only lines that ended have a number": "update calls set ended_number = 9 where state = 'in_progress'",
+    "a batch and its calls are of one kind": "update jobs set is_batch = not is_batch",
+    "a batch has its job, and a job that is one its batch": "update batches set team_id = 'another'",
+    "a batch whose job runs is checked, runs or is cancelled; one whose job ended is on its way to its end": """
+        update batches set status = 'in_progress'""",
+    "a batch ends as its job did": "update batches set status = 'expired' where status = 'completed'",
+    "a batch that ran is final with its output file": "update batches set lines = 99",
+    "a batch shows only whole files": "update files set status = 'uploading'",
+    "a batch ends in exactly one event": "update events set type = 'batch.other' where type = 'batch.completed'",
     "usage of ended jobs is the sum of the jobs": "update usage_daily set jobs_completed = jobs_completed + 1",
     "usage of ended calls is the sum of the calls": "update usage_daily set provider_cost_nanousd = 1",
     "no lease expired long ago": """
         update calls set lease_expires_at = app_now() - interval '1 hour' where state = 'in_progress'""",
     "no call outlives its deadline": """
         update calls set deadline_at = app_now() - interval '1 hour' where state = 'in_progress'""",
+    "no batch waits for somebody to check or finish it": """
+        update batches set status = 'finalizing', finalizing_at = app_now() - interval '1 hour',
+               lease_expires_at = null""",
     "no queue of deliveries stands still": "update deliveries set next_attempt_at = app_now() - interval '1 hour'",
     "nothing waits for an endpoint that is disabled": """
         update webhook_endpoints set status = 'disabled', deleted_at = app_now() - interval '1 hour'""",
@@ -111,6 +131,7 @@ GUARDS = (
     "alter table credit_accounts drop constraint ck_credit_accounts_never_overspent",
     "alter table credit_entries drop constraint ck_credit_entries_adds_up",
     "drop index uq_events_job_id_sequence",
+    "drop index ix_calls_job_ended",
 )
 """What Postgres itself would refuse; the transaction that drops them is rolled back."""
 
@@ -131,7 +152,15 @@ async def worked(scene: Scene) -> Scene:
         await _finished(scene, team)
         running = await team.job(calls=[{"messages": HELLO}])
         await scene.worker.claim([running["calls"][0]["call_id"]])
+        await _batches(scene, team)
     return scene
+
+
+async def _batches(scene: Scene, team: Team) -> None:
+    """One that ended with its files, and one that runs."""
+    ended, _ = [await running_lines.running(scene, team, 2) for _ in range(2)]
+    await scene.work(ended.lines)
+    await batch_endings.end(scene.rt, await ended_lines.leased(scene, ended.id), "test-worker")
 
 
 async def _finished(scene: Scene, team: Team) -> None:
@@ -226,7 +255,7 @@ async def test_the_database_that_was_read_is_named_without_who_reads_it(worked: 
     where = {"host": parts["host"], "port": int(parts["port"]), "name": parts["dbname"], "revision": HEAD}
     text, shown = await doctor(), json.loads((await doctor("--json")).out)
     assert shown["database"] == where
-    assert shown["read"] == {"teams": 2, "jobs": 6, "calls": 8, "entries": await entries(worked)}
+    assert shown["read"] == {"teams": 2, "jobs": 10, "calls": 16, "entries": await entries(worked)}
     counted = ", ".join(f"{count} {name}" for name, count in shown["read"].items())
     named = f"database {where['name']} at {where['host']} port {where['port']}, revision {HEAD}"
     assert text.out.splitlines()[0] == f"{named}: {counted}"

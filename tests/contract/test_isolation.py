@@ -8,6 +8,8 @@ import pytest
 from api.openapi_routes import Documented
 from shared import credentials
 from tests.api.admin import unique
+from tests.api.batching import batch_of
+from tests.api.uploading import uploaded
 from tests.contract.routes import filled, named, opened_by
 from tests.scene import HELLO, PRICES, Scene, Team
 
@@ -88,7 +90,10 @@ async def other(scene: Scene, route: Documented) -> Other:
         "webhook_id": webhook_id,
         "event_id": event["id"],
         "secret_id": signing_keys[0]["key_id"],
+        "file_id": (await uploaded(team, name=MARK))["id"],
     }
+    if "batch_id" in route.path_parameters:
+        ids["batch_id"] = (await batch_of(team, "line", Prefer="wait=0", metadata={"mark": MARK}))["id"]
     if "/deliveries" in route.template or "/replays" in route.template:
         ids |= await sent(team, webhook_id)
     return Other(team=team, ids=ids)

@@ -10,7 +10,7 @@ from tests.contract.sdk_child import LINES, Line
 from tests.invariants import verify
 from tests.stack import Stack
 
-CHECKS = ("sdk_chat.py", "sdk_streams.py", "sdk_more.py", "sdk_errors.py")
+CHECKS = ("sdk_chat.py", "sdk_streams.py", "sdk_more.py", "sdk_errors.py", "sdk_batches.py")
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.version)
@@ -25,7 +25,7 @@ async def test_the_sdk_works_and_every_call_is_in_the_books_once(stack: Stack, t
 
 
 async def every_call_is_a_job_and_in_the_usage(stack: Stack, told: set[str]) -> None:
-    """What the client was told of is what there is, each call in a job of its own unless it named one."""
+    """What the client was told of is what there is: each call in a job of its own, its batch's, or one it named."""
     teams = [team.team_id for team in stack.teams]
     rows = await stack.sql(
         """select c.id, j.job_type, c.state, a.attempts
@@ -35,5 +35,5 @@ async def every_call_is_a_job_and_in_the_usage(stack: Stack, told: set[str]) -> 
         teams,
     )
     assert {str(row.id) for row in rows} == told
-    assert {row.job_type for row in rows} == {"gateway", "test"}
+    assert {row.job_type for row in rows} == {"gateway", "test", "batch"}
     assert all(row.attempts for row in rows if row.state == "completed")

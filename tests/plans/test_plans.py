@@ -10,19 +10,24 @@ import pytest
 
 from shared import (
     attempts,
+    batch_ends,
     callback_states,
     calls,
     clock,
     deliveries,
     delivery_queues,
+    dispatching,
     endpoint_health,
     ids,
     jobs,
     keys,
     outbox,
+    payloads,
     progress,
+    provider_slowdowns,
     queue_limits,
     sample_deliveries,
+    unfinished_calls,
     waiting_calls,
     webhook_stats,
 )
@@ -41,12 +46,15 @@ insert into jobs (id, team_id, organization_id, job_type, status, completed_at, 
   select md5('job' || n)::uuid, 'team-' || n % 200, 'o', 't',
          case when n > 100 then 'completed' else 'in_progress' end,
          case when n > 100 then now() end, 2, case when n > 100 then 2 else 0 end from generate_series(1, {ROWS}) n;
-insert into calls (id, job_id, team_id, state, model, candidates, deadline_at, completed_at, rung_at, lease_expires_at)
+insert into calls (id, job_id, team_id, state, model, candidates, deadline_at, completed_at, rung_at, lease_expires_at,
+                   batched, custom_id, key_id)
   select md5('call' || n)::uuid, md5('job' || ((n + 1) / 2))::uuid, 'team-' || n % 200,
          case when n > 600 then 'completed' when n > 400 then 'in_progress' else 'pending' end, 'm', '{{m}}',
          now() + interval '1 hour', case when n > 600 then now() end,
          case when n not between 200 and 400 then now() end,
-         case when n between 401 and 600 then now() - interval '1 second' end
+         case when n between 401 and 600 then now() - interval '1 second' end,
+         n between 300 and 500, case when n between 300 and 500 then 'line-' || n end,
+         case when n between 300 and 500 then md5('key' || n % 200)::uuid end
     from generate_series(1, {2 * ROWS}) n;
 insert into call_payloads (call_id, request) select id, '{{}}' from calls;
 insert into attempts (call_id, number, alias, worker, outcome, ended_at)
@@ -93,20 +101,34 @@ def report(**fields: Any) -> str:
 
 IDS = [uuid4() for _ in range(8)]
 JOB = uuid4()
+TEXTS = orjson.dumps(["{}"] * 8).decode()
 ENDPOINT = {"id": JOB, "first": ids.earliest(clock.now()), "since": clock.now(), "most": 10_000}
 SAMPLES = {"first": ids.earliest(clock.now()), "most": 10}
 STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("claim", calls.CLAIM, {"ids": IDS, "locked_teams": ["team-1"], "worker": "w", "lease_s": 30}),
     ("close", calls.CLOSE, (report(),)),
     ("renew", calls.RENEW, (IDS, [1] * 8, 30)),
-    ("end unfinished", calls.END_UNFINISHED, {
-        "job_ids": [JOB], "call_ids": None, "state": "cancelled", "code": "cancelled", "message": "", "limit": 100}),
+    ("end unfinished", unfinished_calls.END, {
+        "job_ids": [JOB], "ended_before": [0], "call_ids": None, "state": "cancelled", "code": "cancelled",
+        "message": "", "limit": 100}),
+    ("end lines", unfinished_calls.END_LINES, {
+        "job_id": JOB, "ended_before": 0, "state": "cancelled", "code": "cancelled", "message": "", "limit": 100}),
+    ("batches whose jobs ended", batch_ends.JOBS_ENDED, ([JOB], [True])),
+    ("batches left behind", batch_ends.LEFT_BEHIND, (100,)),
+    ("erase unstored texts", payloads.ERASE_UNSTORED, (500,)),
+    ("erase old texts", payloads.ERASE_OLD, {"days": 30, "limit": 500}),
     ("get call", calls.GET, (JOB, uuid4())),
     ("ended", calls.ENDED, {"ids": IDS}),
     ("any unfinished", calls.ANY_UNFINISHED, (JOB,)),
-    ("store responses", calls.STORE_RESPONSES, (IDS, ["{}"] * 8)),
-    ("lost", waiting_calls.LOST, (5, 100)),
-    ("dispatch", waiting_calls.DISPATCH, {"window": 256}),
+    ("store responses", calls.STORE_RESPONSES, (IDS, TEXTS)),
+    ("lost", waiting_calls.LOST, {"batched": False, "rung_before_s": 5, "limit": 100}),
+    ("lost lines", waiting_calls.LOST, {"batched": True, "rung_before_s": 5, "limit": 100}),
+    ("look for waiting calls", dispatching.LOOK, {"calls": 256, "lines": 1024}),
+    ("calls to dispatch", dispatching.CALLS, {"room": 256}),
+    ("lines to dispatch", dispatching.LINES, {"room": 256, "teams": ["team-9"], "keys": [uuid4()], "scopes": ["x"]}),
+    ("mark as rung", dispatching.MARK, {"ids": IDS, "held": IDS[:2]}),
+    ("slow a provider", provider_slowdowns.RECORD, {"alias": "m", "began_s": 1.0, "retry_after_s": None}),
+    ("running at slowed providers", provider_slowdowns.RUNNING, (["x"],)),
     ("expired", waiting_calls.EXPIRED, (100,)),
     ("overdue calls", waiting_calls.OVERDUE, (100,)),
     ("unfinished of teams", waiting_calls.UNFINISHED_OF_TEAMS, (64, ["team-1", "team-2"])),
@@ -127,7 +149,7 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("find key", keys.FIND, (b"x" * 32,)),
     ("record events", outbox.RECORD, {
         "ids": IDS, "types": ["job.completed"] * 8, "team_ids": ["team-1"] * 8, "job_ids": [uuid4() for _ in IDS],
-        "subject_ids": [uuid4() for _ in IDS], "sequences": [1] * 8, "bodies": ["{}"] * 8, "at": [None] * 8,
+        "subject_ids": [uuid4() for _ in IDS], "sequences": [1] * 8, "bodies": TEXTS, "at": [None] * 8,
         "opt_in": ["job.progress"], "lock": 1}),
     ("endpoint's states", webhook_stats.STATES, ENDPOINT),
     ("endpoint's oldest", webhook_stats.OLDEST, ENDPOINT),

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from bench.reading_rows import ORGANIZATIONS, TEAMS, fill
-from shared import dashboard, usage
+from shared import batch_lists, batch_results, batch_retries, dashboard, jobs, usage
 from shared.job_lists import CALLS, PLAIN, RETRIED, RUNNING, Part, Wanted, count_statement, page_statement
 from shared.snapshot import FAST_INDEXES
 from shared.usage import Interval
@@ -160,6 +161,89 @@ def test_a_job_is_looked_into_by_its_calls(database: psycopg.Connection[Any]):
     plan = Plan(database, CALLS, (job_id, 1000, 0))
     assert plan.scanned == []
     assert plan.rows(heap=False) <= 3 * 5
+
+
+LINES = 4000
+BATCH = f"""
+with j as (
+    insert into jobs (id, team_id, organization_id, job_type, is_batch, status, calls_total, calls_completed)
+    values (gen_random_uuid(), '{SMALL}', 'org-3', 'batch', true, 'in_progress', {LINES}, 1000) returning id, team_id
+), b as (
+    insert into batches (id, team_id, key_id, endpoint, status, input_file_id, completion_window, models, expires_at)
+    select id, team_id, id, 'chat', 'in_progress', id, '24h', array['model-1', 'model-2'], now() from j
+), c as (
+    insert into calls (id, job_id, team_id, state, batched, custom_id, position, model, candidates, deadline_at,
+                       completed_at, lease_expires_at, ended_number)
+    select md5('line' || n)::uuid, id, team_id, s.state, true, n, n, 'model-1', array['model-1'], now(),
+           case s.state when 'completed' then now() end, case s.state when 'in_progress' then now() end,
+           case s.state when 'completed' then n end
+      from j, generate_series(1, {LINES}) n,
+           lateral (select case when n <= 1000 then 'completed' when n <= 1020 then 'in_progress' else 'pending' end
+                   ) s(state)
+)
+select id from j
+"""
+
+
+@pytest.fixture
+def batch(database: psycopg.Connection[Any]) -> Iterator[UUID]:
+    """The job of a batch that is under way, undone afterwards."""
+    with database.transaction(force_rollback=True):
+        [[job_id]] = database.execute(BATCH).fetchall()
+        database.execute("analyze calls")
+        yield job_id
+
+
+@pytest.mark.parametrize("calls", [RUNNING, RETRIED, PLAIN], ids=["job objects", "summaries", "plain"])
+def test_a_batch_is_listed_without_reading_its_lines(database: psycopg.Connection[Any], batch: UUID, calls: str):
+    plan = Plan(database, *page_statement(Wanted(team_id=SMALL, job_type="batch"), Part(limit=PAGE), calls))
+    assert plan.scanned == []
+    # Its lines in progress are counted, the team's jobs are looked through in an index.
+    assert plan.rows(heap=False) <= 40 + jobs_of(database, SMALL)
+
+
+def test_a_batch_is_read_by_what_runs_of_it(database: psycopg.Connection[Any], batch: UUID):
+    plan = Plan(database, jobs.GET, (batch,))
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= 40
+
+
+def test_attempts_and_texts_are_looked_up_for_the_lines_of_the_page(database: psycopg.Connection[Any], batch: UUID):
+    plan = Plan(database, CALLS, (batch, 10, LINES - 10))
+    assert plan.scanned == []
+    assert max(node["Actual Loops"] for node in plan.nodes) <= 10
+
+
+@pytest.mark.parametrize(
+    ("sql", "given"), [(batch_lists.GET, {}), (batch_lists.LIST, {"after": None, "limit": 20})], ids=["one", "a page"]
+)
+def test_a_batch_object_is_made_of_what_runs_and_what_failed(
+    database: psycopg.Connection[Any], batch: UUID, sql: str, given: dict[str, Any]
+):
+    database.execute("update batches set in_progress_at = now() where id = %s", (batch,))
+    failing = "update calls set state = 'failed', completed_at = now(), error_code = 'timed_out'"
+    database.execute(failing + " where job_id = %s and position between 2001 and 2010", (batch,))
+    database.execute("update jobs set calls_failed = 10 where id = %s", (batch,))
+    plan = Plan(database, sql, {"team_id": SMALL, "id": batch, **given})
+    assert plan.scanned == []
+    # 20 in progress, 10 failed, the batch and its job.
+    assert plan.rows(heap=False) <= 40
+
+
+def test_what_is_left_to_be_retried_is_found_among_the_lines_of_the_family(
+    database: psycopg.Connection[Any], batch: UUID
+):
+    given = {"root": batch, "parent": batch, "statuses": ["failed"], "codes": [], "limit": None}
+    plan = Plan(database, batch_retries.POSITIONS, given)
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= LINES + 10
+
+
+def test_a_page_of_ended_lines_reads_no_line_before_or_after_it(database: psycopg.Connection[Any], batch: UUID):
+    given = {"batch_id": batch, "after": 500, "limit": 20, "most_bytes": batch_results.PAGE_BYTES}
+    plan = Plan(database, batch_results.READ_PAGE, given)
+    assert plan.scanned == []
+    assert plan.rows(heap=False) <= 20
 
 
 def test_the_first_page_reads_what_is_open_and_what_was_made_today(database: psycopg.Connection[Any]):

@@ -11,8 +11,8 @@ from shared import waiting_calls
 from shared.messages import RunCalls
 from shared.states import Outcome
 from tests.scene import Scene, Team, refused
-from workers import timer
 from workers.calls import Calls
+from workers.dispatcher import Dispatcher
 
 
 @pytest.fixture
@@ -123,11 +123,11 @@ async def test_the_dispatcher_rings_for_a_limited_team_only_as_far_as_it_has_roo
     await set_limit(scene, team, 7)
     scene.rung.clear()
 
-    await timer.dispatch(scene.rt)
+    await Dispatcher(scene.rt).tick()
     mine = set(rung(scene)) & set(calls)
     assert mine == set(calls[5:7]), "two run, three were rung when they came, two more fit"
     scene.rung.clear()
-    await timer.dispatch(scene.rt)
+    await Dispatcher(scene.rt).tick()
     assert set(rung(scene)) & set(calls) == set()
 
 
@@ -136,11 +136,11 @@ async def test_no_call_runs_while_the_limit_is_zero_and_all_do_once_it_is_gone(s
     calls = await made(scene, team, 3)
     assert rung(scene) == []
     assert await scene.worker.claim(calls) == []
-    await timer.dispatch(scene.rt)
+    await Dispatcher(scene.rt).tick()
     assert set(rung(scene)) & set(calls) == set()
 
     await set_limit(scene, team, None)
-    await timer.dispatch(scene.rt)
+    await Dispatcher(scene.rt).tick()
     assert set(calls) <= set(rung(scene))
     assert len(await scene.worker.claim(calls)) == 3
 

@@ -7,7 +7,7 @@ import pytest
 from shared.settings import Settings
 from shared.states import Outcome
 from workers.provider import ProviderError
-from workers.retry import Standing, after_failure, backoff_s
+from workers.retry import LONGEST_WAIT_S, MOST_REFUSED, Standing, after_failure, backoff_s, waits_out
 
 SETTINGS = Settings(retry_backoff_s=1)
 
@@ -75,3 +75,42 @@ def test_the_pause_doubles_and_is_spread_by_a_fifth(tried: int, middle: float):
 def test_a_providers_retry_after_is_a_lower_bound():
     assert backoff_s(1, 30, 1) == 30
     assert backoff_s(3, 0.5, 1) >= 3.2
+
+
+def waited(error: dict[str, Any] | None = None, *, tries: int = 1, **at: Any):
+    """What a line does whose only candidate's rate limit refused it: its next try, None where that is a failure."""
+    standing = {
+        "candidates": 1, "candidate": 0, "candidate_attempts": 2, "per_candidate": 3, "failures": 2,
+        "deadline_in_s": 86_400, "on_unknown": "retry",
+    }  # fmt: skip
+    refused = ProviderError("provider_rate_limit", **{"outcome": Outcome.FAILED, "again": "same", **(error or {})})
+    return waits_out(Standing(**{**standing, **at}), refused, SETTINGS, tries=tries)
+
+
+def test_a_line_waits_a_rate_limit_out_without_losing_a_try():
+    found = waited({"retry_after_s": 20})
+    assert (found.state, found.candidate_attempts, found.is_failure) == ("pending", 2, False)
+    assert found.retry_in_s == 20
+
+
+def test_each_wait_is_longer_and_bounded():
+    waits = [waited(tries=tries).retry_in_s for tries in (1, 3, 6, 49)]
+    assert waits == sorted(waits)
+    assert waits[1] > 2 * waits[0]
+    assert waits[-1] == LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("error", "at"),
+    [
+        ({}, {"tries": MOST_REFUSED}),
+        ({}, {"candidates": 2}),
+        ({"retry_after_s": 90}, {"deadline_in_s": 60}),
+        ({"outcome": Outcome.UNKNOWN}, {"on_unknown": "fail"}),
+        ({"again": "never"}, {}),
+    ],
+)
+def test_a_line_does_not_wait_for_ever_nor_where_another_candidate_may_have_room(
+    error: dict[str, Any], at: dict[str, Any]
+):
+    assert waited(error, **at) is None

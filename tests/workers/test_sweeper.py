@@ -6,11 +6,13 @@ from uuid import UUID
 import pytest
 
 from shared import redis_keys
-from shared.messages import Message, RunCalls, Stop
+from shared.messages import Message, RunCalls, Stop, TendBatches
 from shared.runtime import Runtime
 from tests.scene import HELLO, Scene, Team, agrees
+from tests.workers.lines import accepted
+from tests.workers.lines import bells as line_bells
+from workers.dispatcher import Dispatcher
 from workers.sweeper import Sweep
-from workers.timer import dispatch
 
 DAY_S = 86_400
 
@@ -167,6 +169,40 @@ async def test_a_bell_that_was_lost_is_rung_again(scene: Scene, team: Team):
     assert "lost_bells" not in await sweep(scene, later_s=6), "rung a moment ago"
 
 
+async def test_lost_bells_of_lines_are_rung_in_their_lane_whatever_waits_in_the_other(scene: Scene, team: Team):
+    await sweep(scene)
+    lines = await accepted(scene, team, 2)
+    await Dispatcher(scene.rt).tick()
+    await scene.rt.redis.rpush(redis_keys.queue("calls"), *range(2001))
+
+    assert (await sweep(scene, later_s=6))["lost_bells"] == 2
+    assert sorted(line_bells(scene)) == sorted(lines.ids)
+    await scene.rt.redis.rpush(redis_keys.queue("calls_batch"), *range(201))
+    assert "lost_bells" not in await sweep(scene, later_s=60)
+
+
+async def test_a_dead_workers_line_waits_for_the_dispatcher(scene: Scene, team: Team):
+    await sweep(scene)
+    [line] = (await accepted(scene, team, 1)).ids
+    await scene.worker.claim([line])
+    assert (await sweep(scene, later_s=31))["expired_leases"] == 1
+
+    assert (bells(scene.rung), line_bells(scene)) == ([], [])
+    async with scene.later(32) as rt:
+        await Dispatcher(rt).tick()
+    assert line_bells(scene) == [line]
+
+
+async def test_a_batch_that_nobody_has_in_work_is_rung(scene: Scene, team: Team):
+    await sweep(scene)
+    job_id = (await accepted(scene, team, 1)).job_id
+    assert "unattended_batches" not in await sweep(scene)
+    await scene.rows("update batches set status = 'finalizing' where id = :id returning id", id=job_id)
+
+    assert (await sweep(scene))["unattended_batches"] == 1
+    assert [message.ids for message in scene.rung if isinstance(message, TendBatches)] == [(job_id,)]
+
+
 async def test_when_redis_was_emptied_every_bell_is_rung_at_once(scene: Scene, team: Team):
     await sweep(scene)
     ids = [await team.call((await team.job())["job_id"]) for _ in range(3)]
@@ -204,11 +240,11 @@ async def test_the_dispatcher_lets_teams_take_turns(scene: Scene, team: Team):
     late = await other.job(calls=[{"messages": HELLO}] * 66)
     scene.rung.clear()
 
-    assert await dispatch(scene.rt) == 256 - 128
+    assert await Dispatcher(scene.rt).tick() == 256 - 128
     assert len(set(bells(scene.rung))) == 128
     waiting = [call["call_id"] for call in late["calls"]][64:]
     assert set(waiting) < set(bells(scene.rung)), "the small team does not wait behind the large one"
-    assert await dispatch(scene.rt) == 0, "no more is rung than the workers can take"
+    assert await Dispatcher(scene.rt).tick() == 0, "no more is rung than the workers can take"
 
 
 async def test_priority_orders_a_teams_own_calls(scene: Scene, team: Team):
@@ -216,7 +252,7 @@ async def test_priority_orders_a_teams_own_calls(scene: Scene, team: Team):
     low = await team.job(calls=[{"messages": HELLO}], priority=-5)
     high = await team.job(calls=[{"messages": HELLO}], priority=5)
     scene.rung.clear()
-    await dispatch(scene.rt)
+    await Dispatcher(scene.rt).tick()
     assert bells(scene.rung) == [high["calls"][0]["call_id"], low["calls"][0]["call_id"]]
 
 

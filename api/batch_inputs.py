@@ -1,0 +1,134 @@
+"""Where the lines of a new batch come from: an uploaded file, the body itself line by line, or inside a JSON body.
+
+Whatever it is, it is a file in the end: what did not come as one is stored as one, and seen once its batch is made.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import orjson
+from starlette.requests import Request
+
+from api import uploads
+from api.auth import Caller
+from api.http import query_of
+from api.uploads import Upload
+from api.wire.batches import BatchIn, BatchQuery
+from shared import files, ids
+from shared.batches import MOST_INPUT_BYTES
+from shared.db import Tx
+from shared.errors import BadRequest, Invalid
+from shared.file_writing import FileWriter
+from shared.keys import Key
+from shared.runtime import Runtime
+from shared.states import FilePurpose
+
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+DRY_RUN_KEPT_S = 3600
+"""How long lines that came with a dry run are kept, when they are not removed right after it."""
+FILENAME = "batch_input.jsonl"
+NO_FILE = "No such file of purpose 'batch': upload it again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """The file of a new batch.
+
+    finish: keeps it, in the transaction that makes the batch; raises FileGone or BadRequest when it is not there.
+    brought: its id when it came with the request, and nobody else knows of it.
+    """
+
+    file_id: UUID
+    finish: Callable[[Tx], Awaitable[None]]
+    brought: UUID | None = None
+
+
+async def received_lines(rt: Runtime, caller: Caller, request: Request) -> Upload | None:
+    """The body stored as it comes when its Content-Type says that it is lines; None: it is JSON.
+
+    Raises Invalid for a query that leaves something out, before anything is read; BodyTooLarge.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in NDJSON:
+        return None
+    asked_in_query(query_of(request, BatchQuery))
+    return await uploads.stored_body(rt, caller, request, filename=FILENAME, limit_bytes=MOST_INPUT_BYTES)
+
+
+def asked_in_query(query: BatchQuery) -> BatchIn:
+    """What is asked beside a body of lines. Raises Invalid."""
+    for name in ("endpoint", "completion_window"):
+        if getattr(query, name) is None:
+            raise Invalid.at(["query", name], "field required", "value_error.missing")
+    return BatchIn.model_construct(**query.model_dump(exclude={"dry_run"}))
+
+
+def uploaded(file_id: UUID, team_id: str, *, gone: str = NO_FILE) -> Lines:
+    """A file that the team uploaded before: nobody deletes it once its batch is there.
+
+    gone: what is said when somebody did before that.
+    """
+
+    async def finish(tx: Tx) -> None:
+        if not await files.hold(tx, file_id, team_id):
+            raise BadRequest(gone, param="input_file_id")
+
+    return Lines(file_id=file_id, finish=finish)
+
+
+@asynccontextmanager
+async def opened(
+    rt: Runtime, key: Key, body: BatchIn, received: Upload | None, *, dry_run: bool
+) -> AsyncIterator[Lines]:
+    """The lines of a batch while it is made; what came with the request is taken away when it is refused.
+
+    Raises BadRequest, Invalid.
+    """
+    kept_s = DRY_RUN_KEPT_S if dry_run else files.KEPT_S
+    if received is not None:
+        # Taken away by the edge.
+        yield _brought(replace(received, expires_after_s=kept_s))
+        return
+    if (body.input_file_id is None) == (body.requests is None):
+        raise BadRequest("Send one of 'input_file_id' and 'requests'", param="input_file_id")
+    if body.requests is None:
+        yield await _found(rt, key, ids.parse_file(body.input_file_id or ""))
+        return
+    upload = _unwritten(rt, key, kept_s=kept_s)
+    try:
+        await _write(upload.writer, body)
+        yield _brought(upload)
+    except BaseException:
+        await upload.discard()
+        raise
+
+
+async def _found(rt: Runtime, key: Key, file_id: UUID | None) -> Lines:
+    async with rt.db.hot_statement() as tx:
+        found = None if file_id is None else await files.read(tx, file_id, key.team_id)
+    if found is None:  # of another purpose: `hold` refuses it
+        raise BadRequest(NO_FILE, param="input_file_id")
+    if found.bytes > MOST_INPUT_BYTES:
+        raise BadRequest(f"The file is over {MOST_INPUT_BYTES >> 20} MB: split it into several", param="input_file_id")
+    return uploaded(found.id, key.team_id)
+
+
+def _brought(upload: Upload) -> Lines:
+    file_id = upload.writer.file_id
+    return Lines(file_id=file_id, finish=upload.finish, brought=file_id)
+
+
+def _unwritten(rt: Runtime, key: Key, *, kept_s: int) -> Upload:
+    """The file that lines of a JSON body become."""
+    file_id, purpose = ids.new(), FilePurpose.BATCH
+    writer = FileWriter(rt.db, file_id=file_id, team_id=key.team_id, purpose=purpose, filename=FILENAME)
+    return Upload(writer=writer, fingerprint=b"", expires_after_s=kept_s)
+
+
+async def _write(writer: FileWriter, body: BatchIn) -> None:
+    """One line for each request, with the method and the URL that requests leave out."""
+    for request in body.requests or ():
+        line = {"method": "POST", "url": body.endpoint, **request} if isinstance(request, dict) else request
+        await writer.write(orjson.dumps(line) + b"\n")
+    await writer.flush()

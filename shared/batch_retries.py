@@ -1,0 +1,78 @@
+"""Retries of batches: which lines are left to be run once more.
+
+A batch, its retries and theirs are one family: they read one input file, in which a line has one position.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from shared.db import Tx, hot
+
+CODES_IN_FILES = {"batch_expired": "deadline_exceeded", "batch_cancelled": "cancelled"}
+"""What error files say for these codes of calls."""
+
+ROOT = """
+with recursive above as (
+    select id, retry_of, 0 as depth from batches where id = %s
+    union all
+    select b.id, b.retry_of, a.depth + 1 from batches b join above a on b.id = a.retry_of
+)
+select id from above order by depth desc limit 1
+"""
+
+LOCK = "select id from batches where id = %s for no key update"
+
+FAMILY = """
+with recursive family as (
+    select id, team_id, status from batches where id = %(root)s
+    union all
+    select b.id, b.team_id, b.status from batches b join family f on b.retry_of = f.id and b.team_id = f.team_id
+)
+"""
+
+RUNNING = f"""
+{FAMILY}
+select id from family where status not in ('completed', 'failed', 'expired', 'cancelled') order by id limit 1
+"""
+
+# What succeeded anywhere in the family is left out: it was paid for.
+POSITIONS = f"""
+{FAMILY}
+select c.position from calls c
+ where c.job_id = %(parent)s and c.batched and c.state in ('failed', 'cancelled')
+   and case when c.state = 'cancelled' then 'cancelled' when c.error_code = 'deadline_exceeded' then 'expired'
+            else 'failed' end = any(%(statuses)s)
+   and (cardinality(%(codes)s::text[]) = 0 or c.error_code = any(%(codes)s))
+   and not exists (select from calls d where d.job_id in (select id from family where id <> %(parent)s)
+                                         and d.position = c.position and d.state = 'completed')
+ order by c.position limit %(limit)s
+"""
+
+
+async def lock_family(tx: Tx, batch_id: UUID) -> UUID | None:
+    """Let nobody else retry this batch, or one of its family, until `tx` ends.
+
+    Returns one of the family that is not final, or None.
+    """
+    root = await _root(tx, batch_id)
+    await hot(tx, LOCK, (root,))
+    rows = await hot(tx, RUNNING, {"root": root})
+    return rows[0].id if rows else None
+
+
+async def positions(
+    tx: Tx, parent_id: UUID, *, statuses: Sequence[str], codes: Sequence[str], limit: int | None = None
+) -> list[int]:
+    """Where in the input file the lines of this batch are that match and have not succeeded in a retry, in order.
+
+    statuses: of failed, expired, cancelled. codes: the errors of calls; none: all.
+    """
+    root = await _root(tx, parent_id)
+    given = {"root": root, "parent": parent_id, "statuses": list(statuses), "codes": list(codes), "limit": limit}
+    return [row.position for row in await hot(tx, POSITIONS, given)]
+
+
+async def _root(tx: Tx, batch_id: UUID) -> UUID:
+    """The batch that a family began with."""
+    rows = await hot(tx, ROOT, (batch_id,))
+    return rows[0].id if rows else batch_id

@@ -1,0 +1,252 @@
+"""Checking a batch: its whole file is read once, and its lines are accepted together or not at all.
+
+The lines are copied in by one long transaction while they are checked. At the first fault it is rolled back, and the
+rest is only checked. In the end job, batch, budgets and account are locked, in this order and for milliseconds.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from shared import (
+    batch_facts,
+    batch_retries,
+    batch_verdicts,
+    charging,
+    clock,
+    closing,
+    facts,
+    files,
+    gates,
+    jobs,
+    keys,
+    log,
+    new_lines,
+    outbox,
+)
+from shared.batch_verdicts import Sums
+from shared.batches import MOST_INPUT_BYTES, Batch
+from shared.db import Tx
+from shared.ending import ring
+from shared.errors import BudgetExceeded, InsufficientCredits
+from shared.files import FileGone
+from shared.gates import Gates
+from shared.jobs import Job
+from shared.keys import Key
+from shared.line_checks import Fault
+from shared.messages import Deliver, Ended
+from shared.new_lines import OfBatch
+from shared.runtime import Runtime
+from shared.states import BatchStatus, Endpoint, JobStatus
+from shared.usage_lines import UsageLines
+from workers.batch_reading import Reading
+
+logger = log.get(__name__)
+
+LIMIT_S = 120
+"""Ten times what the most lines in the largest file take on a small machine. What takes longer is tried again."""
+
+NO_LINES = Fault("empty_file", "The input file has no lines", "input_file_id")
+NONE_LEFT = Fault("empty_file", "None of the lines is left to be run again", "input_file_id")
+FILE_GONE = Fault("invalid_request", "The input file was deleted or has expired", "input_file_id")
+TOO_LARGE = Fault("invalid_request", f"The input file is over {MOST_INPUT_BYTES >> 20} MB", "input_file_id")
+OUR_FAULT = Fault("internal_error", "The batch could not be checked: internal error")
+
+
+class _Refused(Exception):
+    """The transaction is to be rolled back: lines are not in order, or there is no money for them (`fault`)."""
+
+    def __init__(self, fault: Fault | None = None) -> None:
+        super().__init__()
+        self.fault = fault
+
+
+class _Left(Exception):
+    """It was cancelled, or somebody else checks it: what is written here is rolled back and nothing is said."""
+
+
+async def check(rt: Runtime, batch: Batch, worker: str) -> None:
+    """Accept a leased batch, or refuse it, and tell whoever waits. What was cancelled or lost meanwhile is left.
+
+    A dry run gets its verdict only. Raises what the database does in trouble; then nothing is written.
+    """
+    reading = await _opened(rt, batch)
+    if isinstance(reading, Fault):
+        await _refuse(rt, batch, worker, Sums(), [reading])
+        return
+    try:
+        faults = await (_tried if batch.dry_run else _accepted)(rt, batch, worker, reading)
+    except FileGone:
+        faults = [FILE_GONE]
+    if faults is not None:
+        await _refuse(rt, batch, worker, reading.sums, faults)
+
+
+async def give_up(rt: Runtime, batch: Batch, worker: str) -> None:
+    """Refuse a batch at which the check itself fails."""
+    await _refuse(rt, batch, worker, Sums(), [OUR_FAULT])
+
+
+async def _opened(rt: Runtime, batch: Batch) -> Reading | Fault:
+    """The pass over the file, or why there can be none."""
+    only = None
+    async with rt.db.hot_statement() as tx:
+        key = await keys.read(tx, batch.key_id)
+        file = await files.read(tx, batch.input_file_id, batch.team_id)
+        if batch.retry_of is not None:
+            statuses, codes = batch.retry_statuses, batch.retry_codes
+            only = frozenset(await batch_retries.positions(tx, batch.retry_of, statuses=statuses, codes=codes))
+    if key is None:
+        return Fault("unauthorized", "The API key of this batch is no longer valid")
+    if file is None:
+        return FILE_GONE
+    if file.bytes > MOST_INPUT_BYTES:
+        return TOO_LARGE
+    return _forbidden(key, clock.now()) or Reading(rt, batch, key, only=only)
+
+
+def _forbidden(key: Key, now: datetime) -> Fault | None:
+    """Why nothing of this key's is accepted any more. A pause stops what comes later, not what was asked before it."""
+    if key.blocked:
+        return Fault("key_blocked", "API key is blocked")
+    if key.expires_at is not None and key.expires_at <= now:
+        return Fault("expired_key", "API key has expired")
+    if "suspended" in (key.team_status, key.organization_status):
+        return Fault("forbidden", "Team access is suspended. Please contact support.")
+    return None
+
+
+async def _tried(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault]:  # noqa: ARG001 - as _accepted
+    """What is wrong, with nothing written: the gates are asked, and let go as they were."""
+    await reading.rest()
+    job = Job(
+        id=batch.id,
+        team_id=batch.team_id,
+        organization_id=reading.key.organization_id,
+        job_type="batch",
+        is_batch=True,
+        created_at=batch.created_at,
+    )
+    _count(job, reading)
+    found = _wrong(batch, reading)
+    if not found:
+        async with rt.db.hot_transaction() as tx:
+            try:
+                await _taken(tx, job, reading)
+            except _Refused as refused:
+                found = [refused.fault] if refused.fault else []
+    return found
+
+
+async def _accepted(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault] | None:
+    """Accept it. Returns what is wrong instead; None when it runs, or is not ours any more."""
+    try:
+        queues = await _run(rt, batch, worker, reading)
+    except _Left:
+        return None
+    except _Refused as refused:
+        if refused.fault is not None:
+            return [refused.fault]
+        await reading.rest()
+        return _wrong(batch, reading)
+    logger.info("batch_accepted", batch=str(batch.id), team_id=batch.team_id, lines=reading.sums.lines)
+    rt.ring(Deliver(ids=tuple(queues)))
+    rt.ring(Ended(ids=(batch.id,)))
+    return None
+
+
+async def _run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
+    """Write the lines while they are read, then let them run, or nothing at all. Returns queues, to be rung."""
+    async with rt.db.long_transaction(LIMIT_S) as tx:
+        job = await jobs.read(tx, batch.id)
+        if job is None or job.is_final:
+            raise _Left
+        lines = OfBatch(
+            job_id=batch.id,
+            priority=job.priority,
+            endpoint=Endpoint(batch.endpoint),
+            deadline_at=batch.expires_at,
+            stores_payloads=rt.settings.store_payloads and await new_lines.stores_payloads(tx, batch.team_id),
+        )
+        while group := await reading.group():
+            if reading.faults:
+                raise _Refused
+            await new_lines.copy(tx, lines, group)
+        if reading.faults or not reading.sums.lines:
+            raise _Refused
+        return await _start(tx, batch, worker, reading)
+
+
+async def _start(tx: Tx, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
+    """The last step of the transaction: the lines are there, the job holds what they need, and it begins."""
+    now = clock.now()
+    locked = await jobs.lock(tx, [batch.id])
+    job = locked.get(batch.id)
+    if job is None or job.is_final:
+        raise _Left
+    _count(job, reading)
+    if not await batch_verdicts.accept(tx, batch.id, reading.sums, worker=worker):
+        raise _Left
+    passing = await _taken(tx, job, reading)
+    job.status, job.started_at = JobStatus.IN_PROGRESS, now
+    recorded = [facts.job_started(job, now), *await passing.write(tx, locked, now=now)]
+    await jobs.save(tx, [job])
+    return await outbox.record(tx, recorded)
+
+
+def _count(job: Job, reading: Reading) -> None:
+    """The lines are the job's, on its team's terms of now."""
+    sums = reading.sums
+    charging.agree(job, charging.terms_of(reading.key))
+    job.calls_total = sums.lines
+    job.estimate_nanousd, job.estimate_tokens = sums.nanousd, sums.tokens
+    sums.credits = charging.wanted(job)
+
+
+async def _taken(tx: Tx, job: Job, reading: Reading) -> Gates:
+    """Budgets and account, locked last, with what the lines need set aside in memory. Raises _Refused."""
+    budget_ids = reading.key.budget_ids if reading.sums.nanousd else []
+    passing = await gates.lock(tx, limited_keys=[], budget_ids=budget_ids, team_ids=[job.team_id])
+    try:
+        passing.take_lines(job, budget_ids, reading.sums.nanousd)
+    except (BudgetExceeded, InsufficientCredits) as error:
+        raise _Refused(Fault(error.code, str(error.detail))) from None
+    return passing
+
+
+def _wrong(batch: Batch, reading: Reading) -> list[Fault]:
+    """What is wrong with the lines, once all are read."""
+    if reading.faults or reading.sums.lines:
+        return reading.faults
+    return [NO_LINES if batch.retry_of is None else NONE_LEFT]
+
+
+async def _refuse(rt: Runtime, batch: Batch, worker: str, sums: Sums, faults: Sequence[Fault]) -> None:
+    """End it before it began; a dry run so too when nothing is wrong, but nobody is told of that."""
+    errors = [fault.shown() for fault in faults]
+    if batch.dry_run:
+        async with rt.db.hot_statement() as tx:
+            await batch_verdicts.refuse(tx, batch.id, sums, errors, worker=worker)
+        rt.ring(Ended(ids=(batch.id,)))
+        return
+    now = clock.now()
+    async with rt.db.hot_transaction() as tx:
+        locked = await jobs.lock(tx, [batch.id])
+        job = locked.get(batch.id)
+        if job is None or job.is_final:
+            return
+        if not await batch_verdicts.refuse(tx, batch.id, sums, errors, worker=worker):
+            return
+        summary = batch_facts.refusals(errors)
+        told = batch_facts.batch_ended(job, batch, BatchStatus.FAILED, now, error_summary=summary)
+        ending = (JobStatus.FAILED, None, _sentence(faults))
+        aftermath = await closing.end_jobs(tx, locked, {job.id: ending}, [], [told], UsageLines(), now=now)
+    logger.info("batch_refused", batch=str(batch.id), team_id=batch.team_id, code=errors[0]["code"])
+    ring(rt, aftermath)
+    rt.ring(Ended(ids=(batch.id,)))
+
+
+def _sentence(faults: Sequence[Fault]) -> str:
+    first, others = faults[0], len(faults) - 1
+    where = "" if first.line is None else f"line {first.line}: "
+    return f"The batch was refused: {where}{first.message}" + (f" ({others} more)" if others else "")
