@@ -8,7 +8,7 @@ UV = env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL $
 EXPORT = $(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help venv up sdks test chaos bench bench-reading bench-streams bench-webhooks check deploy-check format lock clean
+.PHONY: help venv up sdks test chaos bench bench-reading bench-streams bench-webhooks bench-batches bench-fairness check deploy-check format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -47,6 +47,12 @@ bench-streams: venv ## measure streams beside bare litellm streams on this machi
 
 bench-webhooks: venv ## measure webhooks to local receivers on this machine
 	@$(RUN) bench.webhooks
+
+bench-batches: venv ## measure batches beside their floors on this machine
+	@$(RUN) bench.batches
+
+bench-fairness: venv ## measure live calls beside a large batch, and teams by weight
+	@$(RUN) bench.fairness
 
 check: venv ## format, lint, types, import rules, unused and missing dependencies
 	.venv/bin/ruff format --check .

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
@@ -71,12 +72,8 @@ class Bench:
 
     async def whole(self, concurrency: int, seconds: float, round_: int = 0) -> Run:
         """Calls that are waited for: `POST /jobs/{id}/llm-call`, each connection on a job of its own."""
-        connections = [await self._stack.connect() for _ in range(concurrency)]
-        clients = [_caller(connection, await _new_job(connection)) for connection in connections]
-        run = await self._run(WHOLE, concurrency, round_, lambda: closed_loop(clients, seconds))
-        for connection in connections:
-            await connection.close()
-        return run
+        async with live_clients(self._stack, concurrency) as clients:
+            return await self._run(WHOLE, concurrency, round_, lambda: closed_loop(clients, seconds))
 
     async def accept(self, concurrency: int, seconds: float, round_: int = 0) -> Run:
         """Jobs with one call each, accepted and not waited for."""
@@ -122,6 +119,15 @@ class Bench:
         # This process has the stack's as children: from /proc, with descendants, they would count twice.
         now = cpu(self._parts)
         return Cpu(parts={**now.parts, "load": time.process_time() * 1000}, machine=now.machine)
+
+
+@asynccontextmanager
+async def live_clients(stack: Stack, count: int) -> AsyncIterator[list[Callable[[], Awaitable[None]]]]:
+    """So many connections that ask one question after the other, each on a job of its own."""
+    connections = [await stack.connect() for _ in range(count)]
+    yield [_caller(connection, await _new_job(connection)) for connection in connections]
+    for connection in connections:
+        await connection.close()
 
 
 def _caller(connection: Connection, job_id: str) -> Callable[[], Awaitable[None]]:

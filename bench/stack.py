@@ -64,31 +64,39 @@ class Stack:
         one = {name: [told[name]] for name in ("postgres", "provider")}
         return {name: told[name] for name in ("api", "worker", "timer")} | one | {"valkey": [told["redis"]]}
 
-    async def start(self, workers: int) -> None:
-        """Start it and wait until it is ready and all units run; the same home may be started again."""
+    async def start(self, workers: int, batch_workers: int = 0) -> None:
+        """Start it and wait until it is ready and all units run; the same home may be started again.
+
+        batch_workers: units of their own for lines of batches; without any, the others do their work too.
+        """
         self._log.unlink(missing_ok=True)
         env = _plain_environment() | {
             "WAYBILL_HOME": str(self.home.path),
             "WAYBILL_PORT": str(self.port),
             "WAYBILL_WORKERS": str(workers),
+            "WAYBILL_BATCH_WORKERS": str(batch_workers),
         }
         self._up = spawn([sys.executable, "-m", "cli", "up"], env=env, log=self._log, cwd=PROJECT)
         until = time.monotonic() + START_S
-        while READY not in self._log.read_bytes() or len(self.pids["worker"]) < workers:
+        while READY not in self._log.read_bytes() or len(self.pids["worker"]) < workers + batch_workers:
             if self._up.poll() is not None or time.monotonic() > until:
                 raise NotStarted(f"`waybill up` did not get ready; the end of {self._log}:\n{tail(self._log)}")
             await asyncio.sleep(0.1)
 
-    async def make_team(self) -> None:
-        """A team with limits and credits of its own, so that both are in the measured path."""
+    async def make_team(self, team_id: str = TEAM, *, weight: int = 1) -> str:
+        """A team with limits and credits of its own, so that both are in the measured path; returns its key.
+
+        `connect` speaks for the team that was made first.
+        """
         admin = {"X-Admin-Key": read_json(self.home.keys)["admin_key"]}
         terms = {"access_groups": [DEMO_GROUP], "credits_allocated": PLENTY, "rpm_limit": PLENTY, "tpm_limit": PLENTY}
+        asked = {"organization_id": ORGANIZATION, "team_id": team_id, "weight": weight, **terms}
         connection = await Connection.open(self.port, admin)
-        made = await connection.post_json(
-            "/api/teams/create", {"organization_id": ORGANIZATION, "team_id": TEAM, **terms}
-        )
+        made = await connection.post_json("/api/teams/create", asked)
         await connection.close()
-        self.team_key = made["virtual_key"]
+        key: str = made["virtual_key"]
+        self.team_key = self.team_key or key
+        return key
 
     async def connect(self, headers: Mapping[str, str] | None = None) -> Connection:
         """A connection that speaks for the team."""

@@ -4,21 +4,24 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
+from tests import batches
+from tests.batches import files_of, line
 from tests.hooks import Hooks
 from tests.invariants import verify, verify_money
-from tests.stack import Stack
+from tests.stack import FreshStacks, Stack
 from tests.team import Team, accepted
+from tests.waiting import until
 
 CLIENTS, JOBS, CALLS = 20, 5, 5
 """Each client runs its jobs one after the other; 500 calls in all, at most 100 at once."""
 
-CHAOS_CALLS = 5000
+CHAOS_CALLS, CHAOS_LINES = 5000, 2000
 PAST_THE_LEASE_S = 3.0
 BETWEEN_FAULTS_S = 2.0
 
@@ -41,8 +44,9 @@ async def test_500_calls_end_once_and_are_paid_once_while_workers_die_and_redis_
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-async def test_thousands_of_calls_end_once_whatever_breaks(stack: Stack) -> None:
+async def test_thousands_of_calls_end_once_whatever_breaks(fresh_stack: FreshStacks) -> None:
     """CHAOS_SEED=n in the environment repeats the faults of a run; their order against the calls is never the same."""
+    stack = await fresh_stack(BATCH_WORKERS="1")
     seed = int(os.environ.get("CHAOS_SEED") or random.randrange(2**32))
     logging.getLogger(__name__).warning("CHAOS_SEED=%d", seed)
     team = await stack.team(credits_allocated=CHAOS_CALLS)
@@ -52,9 +56,12 @@ async def test_thousands_of_calls_end_once_whatever_breaks(stack: Stack) -> None
 
     breaker = asyncio.create_task(breaking_at_random(stack, random.Random(seed)))
     jobs = CHAOS_CALLS // CLIENTS // CALLS
+    batch, listener = asyncio.create_task(run_batch(stack)), asyncio.create_task(looking_often(hooks))
     ended = await asyncio.gather(*(run_jobs(team, number, jobs, timeout_s=300) for number in range(CLIENTS)))
-    breaker.cancel()
-    await asyncio.gather(breaker, return_exceptions=True)
+    await batch
+    for task in (breaker, listener):
+        task.cancel()
+    await asyncio.gather(breaker, listener, return_exceptions=True)
     await stack.restore()
 
     await agree(stack, team, hooks, [job for client in ended for job in client])
@@ -90,6 +97,36 @@ async def run_jobs(team: Team, number: int, jobs: int, *, timeout_s: float = 60)
             answer = await team.client.post("/api/jobs/create", json=body)
         ended.append(await team.ended(accepted(answer)["job_id"], timeout_s))
     return ended
+
+
+async def run_batch(stack: Stack) -> None:
+    """A batch of another team beside them: every line is in one of its files once, and paid once if it succeeded."""
+    team = await stack.team(credits_allocated=CHAOS_LINES)
+    lines = [line(team, f"n{n}", f"line {n}") for n in range(CHAOS_LINES)]
+    made = await until(lambda: submitted(team, lines), "a batch is taken", 60)
+    batch = await batches.ended(team, made["id"], 600)
+    output, errors = await files_of(team, batch)
+    assert set(output) | set(errors) == {each["custom_id"] for each in lines}
+    assert len(output) >= 0.9 * len(lines)
+    assert sum(await team.charges()) == len(output)
+
+
+async def looking_often(hooks: Hooks) -> None:
+    """At what arrived, before its signature is too old."""
+    while True:
+        await asyncio.sleep(PAST_THE_LEASE_S)
+        hooks.deliveries()
+
+
+async def submitted(team: Team, lines: Sequence[batches.Line]) -> dict[str, Any] | None:
+    """The one new batch, however often it is asked for; None when something was away just then."""
+    asked = [{"custom_id": each["custom_id"], "body": each["body"]} for each in lines]
+    body = {"requests": asked, "endpoint": batches.CHAT, "completion_window": "24h"}
+    try:
+        answer = await team.client.post("/v1/batches", json=body, headers={"Idempotency-Key": "chaos"})
+    except httpx.TransportError:
+        return None
+    return accepted(answer) if answer.status_code == httpx.codes.OK else None
 
 
 async def killing_units(stack: Stack) -> None:

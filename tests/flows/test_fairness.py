@@ -1,16 +1,22 @@
-"""Fairness: a team's big job delays another team's single call by a bound, not by its own size."""
+"""Fairness: a team's big job delays another team's single call by a bound, and batches have units of their own."""
 
+import os
+
+from tests.batches import ended, line, submit
 from tests.stack import FreshStacks, Stack
 from tests.team import Team
 from tests.waiting import until
-from workers.timer import DISPATCH_WINDOW
+from workers.dispatcher import CALLS_WINDOW
+from workers.main import NICE
 
 IN_FLIGHT = 8
-CALLS = 2 * DISPATCH_WINDOW
+CALLS = 2 * CALLS_WINDOW
 
 
-async def test_a_single_call_does_not_wait_for_all_of_another_teams_big_job(fresh_stack: FreshStacks) -> None:
-    stack = await fresh_stack(WORKERS="1", CALLS_IN_FLIGHT=str(IN_FLIGHT))
+async def test_a_single_call_does_not_wait_for_all_of_another_teams_big_job_nor_for_lines(
+    fresh_stack: FreshStacks,
+) -> None:
+    stack = await fresh_stack(WORKERS="1", BATCH_WORKERS="1", CALLS_IN_FLIGHT=str(IN_FLIGHT))
     big, small = await stack.team(), await stack.team()
     await stack.provider.hold(big.model)
     await big.job(*(f"line {n}" for n in range(CALLS)))
@@ -27,7 +33,18 @@ async def test_a_single_call_does_not_wait_for_all_of_another_teams_big_job(fres
         single.call_id,
     )
     # Those that were rung before it, and a few that workers took meanwhile; never the rest of the job.
-    assert row[0] <= DISPATCH_WINDOW + 4 * IN_FLIGHT < CALLS
+    assert row[0] <= CALLS_WINDOW + 4 * IN_FLIGHT < CALLS
+
+    batch = await submit(small, [line(small, name, "Hello?") for name in ("a", "b")])
+    assert (await ended(small, batch["id"]))["status"] == "completed"
+    assert await niceness_of_units(stack, batch["job_id"]) == {NICE}
+    assert await niceness_of_units(stack, single.job_id) == {0}
+
+
+async def niceness_of_units(stack: Stack, job_id: str) -> set[int]:
+    """Of the units that ran the calls of a job."""
+    rows = await stack.sql("select distinct worker from calls where job_id = %s", job_id)
+    return {os.getpriority(os.PRIO_PROCESS, int(row.worker.rsplit(":", 1)[1])) for row in rows}
 
 
 async def no_more_are_rung(stack: Stack, team: Team) -> bool:
@@ -37,4 +54,4 @@ async def no_more_are_rung(stack: Stack, team: Team) -> bool:
              from calls where team_id = %s""",
         team.team_id,
     )
-    return bool(row.running >= IN_FLIGHT and row.rung >= DISPATCH_WINDOW)
+    return bool(row.running >= IN_FLIGHT and row.rung >= CALLS_WINDOW)
