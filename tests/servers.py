@@ -19,7 +19,7 @@ TEMPLATE = "waybill_template"
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 """A crash of the machine may lose a test's rows; a crash of the server still may not.
 
-No test lives long enough to be vacuumed, and dropping a database sometimes waits for the sleeping launcher's next minute.
+No test lives long enough to be vacuumed, and dropping a database sometimes waits for the launcher's next minute.
 """
 
 
