@@ -244,13 +244,15 @@ async def test_the_sweep_moves_on_what_stands_though_its_last_line_or_its_job_ha
     await scene.rows(sql, id=forgotten.id)
     scene.rung.clear()
 
-    assert await ending.end_left_behind(scene.rt) == 2
+    assert await ending.end_left_behind(scene.rt) >= 2, "beside what other tests left in the same database"
 
-    assert sorted(tended(scene)) == sorted([forgotten.id, open_.id])
+    assert {forgotten.id, open_.id} <= set(tended(scene))
     for batch in (forgotten, open_):
         assert ((await row(scene, batch)).status, (await row(scene, batch)).batch) == ("completed", "finalizing")
     assert (await row(scene, running_)).batch == "in_progress"
-    assert await ending.end_left_behind(scene.rt) == 0
+    scene.rung.clear()
+    await ending.end_left_behind(scene.rt)
+    assert tended(scene) == []
     await in_order(scene, team)
 
 
