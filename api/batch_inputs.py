@@ -13,13 +13,15 @@ from starlette.requests import Request
 
 from api import uploads
 from api.auth import Caller
+from api.body import read_body
 from api.http import query_of
-from api.uploads import Upload
-from api.wire.batches import BatchIn, BatchQuery
+from api.uploads import MULTIPART, Upload
+from api.wire.batches import BODY_ONLY, LINES_ONLY, OUTPUT_SECONDS, BatchIn, BatchQuery
+from api.wire.files import ExpiresAfter
 from shared import files, ids
 from shared.batches import MOST_INPUT_BYTES
 from shared.db import Tx
-from shared.errors import BadRequest, Invalid
+from shared.errors import BadRequest, BodyTooLarge, Invalid, WaybillError
 from shared.file_writing import FileWriter
 from shared.keys import Key
 from shared.runtime import Runtime
@@ -29,7 +31,20 @@ NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 DRY_RUN_KEPT_S = 3600
 """How long lines that came with a dry run are kept, when they are not removed right after it."""
 FILENAME = "batch_input.jsonl"
+LOOKED_AT = 1024
+"""Bytes behind the first line that tell whether there are more."""
+UPLOAD_FIRST = "Upload the file at /v1/files first, or send its lines as the body, as application/x-ndjson"
+SAY_LINES = "The body is lines: send it with Content-Type: application/x-ndjson, and its endpoint in the query"
 NO_FILE = "No such file of purpose 'batch': upload it again"
+
+
+class JsonTooLarge(BodyTooLarge):
+    """The JSON body is over the limit; lines and files may be longer."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        most, more = limit_bytes / 2**20, MOST_INPUT_BYTES >> 20
+        told = f"send up to {more} MB of lines as application/x-ndjson, or upload a file at /v1/files"
+        WaybillError.__init__(self, f"A JSON body may have at most {most:g} MB: {told}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +63,17 @@ class Lines:
 async def received_lines(rt: Runtime, caller: Caller, request: Request) -> Upload | None:
     """The body stored as it comes when its Content-Type says that it is lines; None: it is JSON.
 
-    Raises Invalid for a query that leaves something out, before anything is read; BodyTooLarge.
+    Raises BadRequest and Invalid for what does not go together, before anything is read where that is enough;
+    FileTooLarge, JsonTooLarge.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in NDJSON:
+    type_ = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_lines = type_ in NDJSON
+    if type_ == MULTIPART:
+        raise BadRequest(UPLOAD_FIRST)
+    for name in request.query_params:
+        _check_place(name, is_lines=is_lines)
+    if not is_lines:
+        await _check_json(request, rt.settings.max_body_bytes)
         return None
     asked_in_query(query_of(request, BatchQuery))
     return await uploads.stored_body(rt, caller, request, filename=FILENAME, limit_bytes=MOST_INPUT_BYTES)
@@ -61,7 +84,11 @@ def asked_in_query(query: BatchQuery) -> BatchIn:
     for name in ("endpoint", "completion_window"):
         if getattr(query, name) is None:
             raise Invalid.at(["query", name], "field required", "value_error.missing")
-    return BatchIn.model_construct(**query.model_dump(exclude={"dry_run"}))
+    if query.output_anchor is not None and query.output_seconds is None:
+        raise Invalid.at(["query", OUTPUT_SECONDS], "field required", "value_error.missing")
+    kept = None if query.output_seconds is None else ExpiresAfter(anchor="created_at", seconds=query.output_seconds)
+    said = query.model_dump(exclude={"output_anchor", "output_seconds"})
+    return BatchIn.model_construct(**said, output_expires_after=kept)
 
 
 def uploaded(file_id: UUID, team_id: str, *, gone: str = NO_FILE) -> Lines:
@@ -102,6 +129,37 @@ async def opened(
     except BaseException:
         await upload.discard()
         raise
+
+
+def _check_place(name: str, *, is_lines: bool) -> None:
+    """Whether a parameter of the query counts with this kind of body: nothing is passed over in silence.
+
+    Raises BadRequest.
+    """
+    if name in BODY_ONLY:
+        raise BadRequest(f"'{name}' belongs in a JSON body and not in the query", param=name)
+    if name in LINES_ONLY and not is_lines:
+        told = "is for lines as the body, sent with Content-Type: application/x-ndjson; a JSON body says it itself"
+        raise BadRequest(f"'{name}' in the query {told}", param=name)
+
+
+async def _check_json(request: Request, limit_bytes: int) -> None:
+    """Refuse lines that do not say so: JSON has nothing behind its end. Raises BadRequest, JsonTooLarge."""
+    try:
+        raw = await read_body(request, limit_bytes)
+    except BodyTooLarge:
+        raise JsonTooLarge(limit_bytes) from None
+    end = raw.find(b"\n") if raw.startswith(b"{") else -1
+    if end > 0 and raw[end : end + LOOKED_AT].strip() and _is_json(raw[:end]):
+        raise BadRequest(SAY_LINES)
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 async def _found(rt: Runtime, key: Key, file_id: UUID | None) -> Lines:

@@ -11,13 +11,15 @@ from shared.batches import Batch
 from shared.credit_accounts import Balance
 from shared.db import Tx
 from shared.errors import NotFound
+from shared.line_checks import MOST_FAULTS
 from shared.states import BatchStatus, Endpoint
 
 GUESSES = ("estimated_completion_at",)
 """Of the object, what is another in every read though nothing has happened."""
 FAULT = ("code", "message", "param", "line")
-MONEY_CODES = ("insufficient_credits", "budget_exceeded")
+MONEY_CODES = ("insufficient_credits", "budget_exceeded", "budget_in_flight")
 """Refusals that are no line's fault."""
+STOPPED = f" (the check stopped here, at {MOST_FAULTS:,} faults: lines behind this one were not looked at)"
 
 
 def batch_id_of(text: str) -> UUID:
@@ -30,7 +32,7 @@ def batch_id_of(text: str) -> UUID:
 
 def unknown_batch(text: str) -> NotFound:
     """The team has no batch of this name."""
-    return NotFound(f"No batch found with id '{text}'.")
+    return NotFound(f"No batch found with id '{text}'.", param="id")
 
 
 async def find_batch(tx: Tx, caller: Caller, batch_id: str) -> BatchView:
@@ -77,10 +79,13 @@ def batch_object(batch: BatchView) -> dict[str, Any]:
 
 
 def errors_object(errors: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Why a batch was refused; None for no reason."""
+    """Why a batch was refused; None for no reason. When there are as many as are looked for, the last one says so."""
     if not errors:
         return None
-    return {"object": "list", "data": [{name: error[name] for name in FAULT} for error in errors]}
+    shown = [{name: error[name] for name in FAULT} for error in errors]
+    if len(shown) >= MOST_FAULTS:
+        shown[-1]["message"] += STOPPED
+    return {"object": "list", "data": shown}
 
 
 def dry_run_object(checked: Batch, account: Balance) -> dict[str, Any]:

@@ -18,12 +18,14 @@ SDK_HEADERS = tuple(
 )  # fmt: skip
 """What OpenAI's clients tell of themselves; nobody reads it, but in a browser a preflight asks for it."""
 REQUEST_HEADERS = (
-    "Authorization", "X-Admin-Key", "Idempotency-Key", "Prefer", "If-None-Match", "Last-Event-ID", "X-Request-ID",
+    "Authorization", "X-Admin-Key", "Idempotency-Key", "Prefer", "If-None-Match", "If-Range", "Range", "Last-Event-ID",
+    "X-Request-ID",
     "X-Job-Id", "Content-Type", "X-Litellm-Call-Id", "OpenAI-Organization",
     "OpenAI-Project", "OpenAI-Beta", *KEY_HEADERS, *SDK_HEADERS,
 )  # fmt: skip
 EXPOSED = (
-    "Allow", "Cache-Control", "ETag", "Idempotent-Replayed", "Link", "Location", "Preference-Applied", "Vary",
+    "Accept-Ranges", "Allow", "Cache-Control", "Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed",
+    "Link", "Location", "Preference-Applied", "Vary",
     "WWW-Authenticate", "X-Accel-Buffering", "X-Next-After", "X-Request-ID", "X-Total-Count", *NAMES,
 )  # fmt: skip
 

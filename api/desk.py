@@ -1,4 +1,4 @@
-"""What one api process keeps: door, group-committed intake, waiters, watches on logs and lines, streams, routes."""
+"""What one api process keeps: door, group-committed intake, waiters, watches, uploads, streams, routes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from api.door import Door
 from api.known_routes import KnownRoutes
 from api.line_waiting import LineWatch
 from api.log_waiting import LogWatch
+from api.open_uploads import OpenUploads
 from api.streams import Pace, Streams
 from api.waiting import Waiters
 from shared.db import one_to_blame
@@ -30,6 +31,7 @@ class Desk:
     routes: KnownRoutes
     streams: Streams
     pace: Pace
+    uploads: OpenUploads
 
 
 @asynccontextmanager
@@ -46,6 +48,7 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
         routes=KnownRoutes(),
         streams=Streams(rt.redis, uuid4().hex),
         pace=Pace(),
+        uploads=OpenUploads(),
     )
     await desk.door.open()
     await desk.waiters.open()

@@ -15,7 +15,7 @@ from api.event_stream import HEADERS, until_gone
 from api.line_waiting import Follower
 from api.streams import Pace
 from api.wire.media import LINES
-from shared import clock, log
+from shared import clock, ids, log
 from shared.db import is_down
 
 logger = log.get(__name__)
@@ -60,7 +60,7 @@ class LineStream(Response):
             pass
         except TimeoutError as error:
             # Left without its end, so that the client knows that there is more.
-            logger.info("line_stream_broken_off", batch_id=str(self._follower.batch_id), reason=str(error))
+            logger.info("line_stream_broken_off", batch=ids.batch(self._follower.batch_id), reason=str(error))
         finally:
             gone.remove_done_callback(self._wake)
             gone.cancel()

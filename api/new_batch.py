@@ -55,19 +55,15 @@ class Wanted:
 async def make(rt: Runtime, desk: Desk, request: Request, key: Key, wanted: Wanted, once: Once) -> None:
     """Take a batch, to be checked by a worker; of a dry run only the row that its verdict is written to.
 
-    Counts as one request against the limits of team and key. Raises Unavailable, RateLimited, Repeated, and what its
-    lines and its check refuse.
+    Rate limits count its lines when they are dispatched, and not this. Raises Unavailable, RateLimited (a limit is 0),
+    Repeated, and what its lines and its check refuse.
     """
     new = wanted.new
     desk.door.check()
-    taken = await limits.take(rt.redis, submission.limits_of(key), requests=[(str(new.id), 0)])
-    headers.put(request, {**headers.of_key(key), **headers.of_limits(taken.windows)})
-    try:
-        async with rt.db.hot_transaction() as tx:
-            queues = await _written(tx, key, wanted, once)
-    except BaseException:
-        await limits.give_back(rt.redis, taken)
-        raise
+    headers.put(request, headers.of_key(key))
+    await _check_limits(rt, key, new.id)
+    async with rt.db.hot_transaction() as tx:
+        queues = await _written(tx, key, wanted, once)
     rt.ring(Deliver(ids=tuple(queues)))
     rt.ring(TendBatches(ids=(new.id,)))
 
@@ -90,6 +86,7 @@ async def told(
     refused = None if was_judged else _refusal(batch)
     if refused is None:
         return Reply(body=batch_object(batch), headers=wanted.headers)
+    refused.headers["X-Job-Id"] = str(id_)
     async with rt.db.hot_transaction() as tx:
         if once.scope is not None:
             await idempotency.free_job(tx, once.scope, id_)
@@ -151,7 +148,13 @@ def _refusal(batch: Batch) -> WaybillError | None:
         return None
     if first["code"] == InsufficientCredits.code:
         return InsufficientCredits()
-    return BudgetExceeded("API key" if "API key" in first["message"] else "team")
+    return BudgetExceeded(first["owner"], in_flight=first["code"] == BudgetExceeded.code_in_flight)
+
+
+async def _check_limits(rt: Runtime, key: Key, id_: UUID) -> None:
+    """Refuse at once what could never run: a limit of 0. Raises RateLimited, Unavailable; nothing is ever counted."""
+    barred = [subject for subject in submission.limits_of(key) if 0 in (subject.rpm, subject.tpm)]
+    await limits.take(rt.redis, barred, requests=[(str(id_), 1)])
 
 
 async def _hide(tx: Tx, team_id: str, file_id: UUID) -> None:

@@ -184,7 +184,7 @@ def _request_body(route: Documented, schemas: Schemas) -> Schema:
         required = required or any(field.is_required() for field in model.model_fields.values())
         content[JSON] = {"schema": schemas.taken(model), "example": sample(route)}
     for media, form in route.forms.items():
-        content[media] = {"schema": {"type": "string"} if isinstance(form, Media) else schemas.taken(form)}
+        content[media] = _text(form) if isinstance(form, Media) else {"schema": schemas.taken(form)}
     return {"required": required, "content": content}
 
 
@@ -195,12 +195,16 @@ def _response(route: Documented, status: int, type_: Any, schemas: Schemas) -> S
     }
     for one in contents(type_):
         if isinstance(one, Media):
-            found.setdefault("content", {})[one.type] = {"schema": {"type": "string"}}
+            found.setdefault("content", {})[one.type] = _text(one)
         elif one is not None:
             found.setdefault("content", {})["application/json"] = {"schema": schemas.answered(one)}
         elif status not in {204, 304}:
             found["content"] = {"application/json": {"schema": {}}}
     return found
+
+
+def _text(media: Media) -> Schema:
+    return {"schema": {"type": "string"}, **({} if media.example is None else {"example": media.example})}
 
 
 def _callbacks(route: Documented, schemas: Schemas) -> Schema:

@@ -29,7 +29,7 @@ OF_A_CALL: dict[str, tuple[str, Schema]] = {
     "X-Olla-Routing-Reason": (
         "Why.", {"enum": ["model_found", "model_not_found", "model_found_fallback", "model_unavailable"]},
     ),
-    "X-Job-Id": ("The job of the call that was made, also when it failed.", TEXT),
+    "X-Job-Id": ("The job of the call or batch that was made, also when it failed.", TEXT),
     "X-Call-Id": ("The call that was made, also when it failed.", TEXT),
     "x-litellm-call-id": ("The client's own id of the call, else its id.", TEXT),
     "x-litellm-model-group": ("The name that was asked for.", TEXT),
@@ -58,7 +58,8 @@ OF_A_REFUSAL: dict[str, tuple[str, Schema]] = {
     "x-should-retry": ("`false`: stock clients do not try again.", {"enum": ["false"]}),
     "reset_at": ("When the limit has room again.", TEXT),
 }
-OF_LIMITS = tuple(name for name in OF_A_CALL if name.startswith(("x-litellm-key-", "x-ratelimit-")))
+OF_A_KEY = tuple(name for name in OF_A_CALL if name.startswith("x-litellm-key-"))
+OF_LIMITS = (*OF_A_KEY, *(name for name in OF_A_CALL if name.startswith("x-ratelimit-")))
 HEADERS = {**EVERYWHERE, **OF_A_CALL, **OF_AN_END, **OF_A_REFUSAL}
 
 REFUSALS = {
@@ -87,11 +88,12 @@ def names(route: Documented, status: int) -> Iterator[str]:
     if route.makes_a_call:
         yield from OF_A_CALL
         yield from OF_AN_END
-    elif route.is_counted:
-        yield from OF_LIMITS
+    elif route.makes_a_batch:
+        yield from OF_LIMITS if status == 429 else OF_A_KEY
+        yield from ("X-Job-Id",) * (status == 402)
     if status in {402, 409}:
         yield "x-should-retry"
     if status == 402:
         yield "Retry-After?"
-    if status == 429 and route.is_counted:
+    if status == 429 and route.is_limited:
         yield "reset_at"

@@ -141,8 +141,8 @@ def response_headers(route: Documented, status: int) -> dict[str, Schema]:
     names += ["Location", "Retry-After?"] * (status == 202)
     names += ["Idempotent-Replayed"] * (ok and route.takes_key)
     names += ["Preference-Applied", "Vary"] * (ok and route.waits)
-    names += list(RATE_LIMIT) * (route.is_counted and (ok or status == 429))
-    names += ["rate_limit_type"] * (route.is_counted and status == 429)
+    names += list(RATE_LIMIT) * ((route.is_counted and ok) or (route.is_limited and status == 429))
+    names += ["rate_limit_type"] * (route.is_limited and status == 429)
     names += gateway.names(route, status) if route.is_of_gateway else ()
     return _headers(names)
 

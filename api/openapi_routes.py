@@ -125,9 +125,14 @@ class Documented:
     def is_counted(self) -> bool:
         """Whether it is counted against a team's rate limits."""
         if self.is_of_gateway:
-            return self.makes_a_call or self.makes_a_batch
+            return self.makes_a_call
         fields = self.body.model_fields if self.body is not None else {}
         return self.method == "POST" and self.is_team_route and any(name in fields for name in LIMITED)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a rate limit may refuse it: of a batch, whose lines are counted later, one of 0."""
+        return self.is_counted or self.makes_a_batch
 
     @property
     def makes_a_call(self) -> bool:
@@ -186,7 +191,7 @@ class Documented:
     def _of_gateway(self, found: set[int]) -> set[int]:
         """What does not validate is 400 there, and what lacks money 402."""
         invalid = {422} if self.takes_key else set()
-        unpaid = {402} if self.is_counted else set()
+        unpaid = {402} if self.is_limited else set()
         return (found - {422}) | ({400} if 422 in found else set()) | invalid | unpaid
 
     def _refusals_of_caller(self) -> set[int]:

@@ -7,7 +7,7 @@ client ── pieces ──→ multipart parts, or the body itself ── FileWr
 import hashlib
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from api.auth import Caller
 from api.body import pieces
+from api.desk import Desk
 from api.http import validated
 from api.once import key_of
 from api.wire.files import ANCHOR, SECONDS, ExpiresAfter, UploadIn
@@ -79,9 +80,12 @@ class Upload:
 
 
 async def stored_body(rt: Runtime, caller: Caller, request: Request, *, filename: str, limit_bytes: int) -> Upload:
-    """The body itself as a file for batches. Raises FileTooLarge, BodyStalled, BadRequest (a packed one)."""
+    """The body itself as a file for batches.
+
+    Raises FileTooLarge, BodyStalled, BadRequest (a packed one), TooManyUploads.
+    """
     writer, digest = _writer(rt, caller, filename), _digest(request)
-    async with _whole_or_nothing(writer, limit_bytes):
+    async with _whole_or_nothing(writer, limit_bytes, _room(caller, request)):
         async for piece in pieces(request, limit_bytes):
             if digest is not None:
                 digest.update(piece)
@@ -93,10 +97,10 @@ async def stored_body(rt: Runtime, caller: Caller, request: Request, *, filename
 async def receive_file(rt: Runtime, caller: Caller, request: Request, *, limit_bytes: int = MOST_BYTES) -> Upload:
     """The file of a multipart body, with the fields that came before or after it.
 
-    Raises BadRequest and Invalid (what is said in the body), FileTooLarge, BodyStalled.
+    Raises BadRequest and Invalid (what is said in the body), FileTooLarge, BodyStalled, TooManyUploads.
     """
     form = Form(_writer(rt, caller, NAMELESS), request, limit_bytes)
-    async with _whole_or_nothing(form.writer, limit_bytes):
+    async with _whole_or_nothing(form.writer, limit_bytes, _room(caller, request)):
         async for piece in pieces(request, limit_bytes + FORM_BYTES):
             await form.take(piece)
         return await form.whole()
@@ -207,15 +211,23 @@ def _writer(rt: Runtime, caller: Caller, filename: str) -> FileWriter:
     return FileWriter(rt.db, file_id=ids.new(), team_id=team_id, purpose=purpose, filename=filename)
 
 
+def _room(caller: Caller, request: Request) -> AbstractContextManager[None]:
+    desk: Desk = request.app.state.desk
+    return desk.uploads.one(caller.team.team_id)
+
+
 def _digest(request: Request) -> Any:
     return None if key_of(request) is None else hashlib.sha256()
 
 
 @asynccontextmanager
-async def _whole_or_nothing(writer: FileWriter, limit_bytes: int) -> AsyncIterator[None]:
+async def _whole_or_nothing(
+    writer: FileWriter, limit_bytes: int, room: AbstractContextManager[None]
+) -> AsyncIterator[None]:
     """Nothing is left of a body that is refused or breaks off, and the client is told in words about its file."""
     try:
-        yield
+        with room:
+            yield
     except BaseException as error:
         await _discard(writer)
         if isinstance(error, BodyTooLarge):

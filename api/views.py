@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.answer_forms import OBJECT, answer_of
-from shared import clock, money
+from shared import clock, ids, money
 from shared.calls import Call
 from shared.facts import call_error
 from shared.failures import FAILURES
@@ -27,6 +27,7 @@ def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | No
         "organization_id": job.organization_id,
         "user_id": job.user_id,
         "job_type": job.job_type,
+        "batch_id": ids.batch(job.id) if job.is_batch else None,
         "status": job.status,
         "created_at": clock.iso(job.created_at),
         "started_at": clock.iso(job.started_at),

@@ -33,7 +33,7 @@ EXPIRED = {
     "code": "batch_expired",
     "message": "This request could not be executed before the completion window expired.",
 }
-CANCELLED = {"code": "batch_cancelled", "message": "This request was not completed before the batch was cancelled."}
+CANCELLED = {"code": "batch_cancelled", "message": "This request was cancelled before it was completed."}
 ERASED = {"code": "answer_erased", "message": "This request was completed, but its answer is no longer stored."}
 UNREADABLE = {"code": "answer_unreadable", "message": "This request was completed, but its answer cannot be shown."}
 

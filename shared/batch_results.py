@@ -43,9 +43,9 @@ select coalesce(error_code, 'internal_error') as code, count(*) as count from ca
 """
 
 PROGRESS = """
-select id, status in ('completed', 'failed', 'cancelled') as is_over,
-       calls_completed + calls_failed + calls_cancelled as ended
-  from jobs where id = any(%s) and is_batch
+select j.id, b.status in ('completed', 'failed', 'expired', 'cancelled') as is_over,
+       j.calls_completed + j.calls_failed + j.calls_cancelled as ended
+  from jobs j join batches b using (id) where j.id = any(%s)
 """
 
 # Whoever still holds it ends it, once.
@@ -92,7 +92,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How many lines of a batch have ended, and whether its job is final: then no other line will."""
+    """How many lines of a batch have ended, and whether it is final: then its files can be read as well."""
 
     ended: int
     is_over: bool

@@ -35,18 +35,18 @@ RUNNING = f"""
 select id from family where status not in ('completed', 'failed', 'expired', 'cancelled') order by id limit 1
 """
 
-# What succeeded anywhere in the family is left out: it was paid for.
-POSITIONS = f"""
-{FAMILY}
-select c.position from calls c
- where c.job_id = %(parent)s and c.batched and c.state in ('failed', 'cancelled')
-   and case when c.state = 'cancelled' then 'cancelled' when c.error_code = 'deadline_exceeded' then 'expired'
+OTHERS = f"{FAMILY} select id from family where id <> %(but)s"
+
+# By its job alone: the planner of a grown table must have nothing to join, and so nothing to get wrong.
+ENDED = """
+select position from calls
+ where job_id = %(parent)s and batched and state in ('failed', 'cancelled')
+   and case when state = 'cancelled' then 'cancelled' when error_code = 'deadline_exceeded' then 'expired'
             else 'failed' end = any(%(statuses)s)
-   and (cardinality(%(codes)s::text[]) = 0 or c.error_code = any(%(codes)s))
-   and not exists (select from calls d where d.job_id in (select id from family where id <> %(parent)s)
-                                         and d.position = c.position and d.state = 'completed')
- order by c.position limit %(limit)s
+   and (cardinality(%(codes)s::text[]) = 0 or error_code = any(%(codes)s))
 """
+
+SUCCEEDED = "select position from calls where job_id = any(%s) and state = 'completed'"
 
 
 async def lock_family(tx: Tx, batch_id: UUID) -> UUID | None:
@@ -60,16 +60,19 @@ async def lock_family(tx: Tx, batch_id: UUID) -> UUID | None:
     return rows[0].id if rows else None
 
 
-async def positions(
-    tx: Tx, parent_id: UUID, *, statuses: Sequence[str], codes: Sequence[str], limit: int | None = None
-) -> list[int]:
+async def positions(tx: Tx, parent_id: UUID, *, statuses: Sequence[str], codes: Sequence[str]) -> list[int]:
     """Where in the input file the lines of this batch are that match and have not succeeded in a retry, in order.
 
     statuses: of failed, expired, cancelled. codes: the errors of calls; none: all.
     """
+    given = {"parent": parent_id, "statuses": list(statuses), "codes": list(codes)}
+    ended = {row.position for row in await hot(tx, ENDED, given)}
     root = await _root(tx, parent_id)
-    given = {"root": root, "parent": parent_id, "statuses": list(statuses), "codes": list(codes), "limit": limit}
-    return [row.position for row in await hot(tx, POSITIONS, given)]
+    others = [row.id for row in await hot(tx, OTHERS, {"root": root, "but": parent_id})] if ended else []
+    if others:
+        # What succeeded anywhere in the family was paid for.
+        ended.difference_update(row.position for row in await hot(tx, SUCCEEDED, (others,)))
+    return sorted(ended)
 
 
 async def _root(tx: Tx, batch_id: UUID) -> UUID:

@@ -23,6 +23,9 @@ b.cancelled_at
 MOST_INPUT_BYTES = 200 * 1024 * 1024
 """Of the file that a batch's lines are in."""
 
+LONGEST_PAUSE_S = 60
+"""Between two tries of what fails."""
+
 FINAL = (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
 
 # Its times are its job's, to the microsecond: one deadline ends both. A dry run has no job.
@@ -53,10 +56,25 @@ update batches set lease_expires_at = app_now() + make_interval(secs => %(lease_
 returning id
 """
 
+IS_CHECKED = "select id from batches where id = %s and worker = %s and status = 'validating'"
+
 RELEASE = "update batches set worker = null, lease_expires_at = null where id = %s and worker = %s"
 
+# Longer, the longer it has been tried in vain: a tenth of the time since it came, or since its lines were over.
+PUT_OFF = f"""
+update batches
+   set worker = null, lease_expires_at = app_now() + least(
+           make_interval(secs => {LONGEST_PAUSE_S}), greatest(make_interval(secs => 1),
+           (app_now() - greatest(created_at, cancelling_at, finalizing_at)) / 10))
+ where id = %s and worker = %s
+"""
+
+# What was put off is not to be checked any more, but cancelled.
 CANCEL = """
-update batches b set status = 'cancelling', cancelling_at = app_now() from jobs j
+update batches b
+   set status = 'cancelling', cancelling_at = app_now(),
+       lease_expires_at = case when b.worker is not null then b.lease_expires_at end
+  from jobs j
  where b.id = %s and b.status in ('validating', 'in_progress') and j.id = b.id and j.completed_at is null
 returning b.id
 """
@@ -164,9 +182,19 @@ async def renew(tx: Tx, batch_id: UUID, *, worker: str, lease_s: float) -> bool:
     return bool(await hot(tx, RENEW, {"id": batch_id, "worker": worker, "lease_s": lease_s}))
 
 
+async def is_checked_by(tx: Tx, batch_id: UUID, *, worker: str) -> bool:
+    """Whether this worker still checks it: nobody has cancelled it, or taken it over."""
+    return bool(await hot(tx, IS_CHECKED, (batch_id, worker)))
+
+
 async def release(tx: Tx, batch_id: UUID, *, worker: str) -> None:
     """Give it up before its lease ends."""
     await hot(tx, RELEASE, (batch_id, worker))
+
+
+async def put_off(tx: Tx, batch_id: UUID, *, worker: str) -> None:
+    """Give it up, and let nobody take it for a while: it was tried in vain."""
+    await hot(tx, PUT_OFF, (batch_id, worker))
 
 
 async def unattended(tx: Tx, *, limit: int) -> list[UUID]:

@@ -68,13 +68,15 @@ class InsufficientCredits(Forbidden):
 class BudgetExceeded(Forbidden):
     """The budget in USD of a key or of a team has no room for what these calls may cost.
 
-    in_flight: there would be room but for what is held for calls that have not ended.
+    owner: whose it is, in words. in_flight: there would be room but for what is held for calls that have not ended.
     """
 
     code = "budget_exceeded"
+    code_in_flight = "budget_in_flight"
 
     def __init__(self, owner: str, *, in_flight: bool = False) -> None:
         super().__init__(f"Budget exceeded for this {owner}")
+        self.owner = owner
         self.in_flight = in_flight
 
 

@@ -28,21 +28,27 @@ MOST_SHOWN = 64
 """Characters of a custom_id that a message repeats."""
 DIGEST_BYTES = 16
 
+PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
+"""How gzip, zip and zstd begin."""
 INVALID_JSON, MISSING_FIELD, INVALID = "invalid_json_line", "missing_required_field", "invalid_request"
 REQUIRED = ("custom_id", "method", "url", "body")
 
 
 class Fault(NamedTuple):
-    """Why a batch is refused. line: of the file, from 1; None where it is about the whole."""
+    """Why a batch is refused. line: of the file, from 1; None where it is about the whole. owner: of a full budget."""
 
     code: str
     message: str
     param: str | None = None
     line: int | None = None
+    owner: str | None = None
 
-    def shown(self) -> dict[str, Any]:
-        """As it is stored and told."""
-        return self._asdict()
+    def stored(self) -> dict[str, Any]:
+        """As it is kept on the batch's row; clients are told of no owner."""
+        found = self._asdict()
+        if self.owner is None:
+            del found["owner"]
+        return found
 
 
 class Faulty(Exception):
@@ -105,7 +111,9 @@ class LineChecks:
         try:
             given = parse_json(raw)
         except Invalid as error:
-            raise Faulty(INVALID_JSON, _why_no_json(error)) from None
+            raise Faulty(INVALID_JSON, _why_no_json(error, raw)) from None
+        if isinstance(given, list):
+            raise Faulty(INVALID_JSON, "The line is a JSON array: write one object per line")
         if not isinstance(given, dict):
             raise Faulty(INVALID_JSON, "The line is not a JSON object")
         return given
@@ -145,10 +153,20 @@ def of_route(error: WaybillError) -> Faulty:
     raise error
 
 
-def _why_no_json(error: Invalid) -> str:
+def _why_no_json(error: Invalid, raw: bytes) -> str:
+    """What to change, where the bytes tell what kind of file it is."""
     finding: Any = error.detail[0]
     if finding["type"] != "json_invalid":
         return f"The line cannot be taken: {finding['msg']}"
-    character = finding["loc"][1]
-    # Of bytes that are no UTF-8 no place is known.
-    return f"The line is not valid JSON (character {character})" if character else "The line is not valid JSON"
+    if raw.startswith(PACKED):
+        return "The file is packed: send it unpacked"
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return "The line is not UTF-8"
+    if b"\x00" in raw:
+        return "The line is not UTF-8 text: it has NUL bytes"
+    if b"}\r" in raw.rstrip(b"\r"):
+        return "The line is not valid JSON: lines must end with a line feed"
+    place = f" (character {finding['loc'][1]})" if finding["loc"][1] else ""
+    return f"The line is not valid JSON{place}: each line must be one whole JSON object"

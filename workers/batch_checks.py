@@ -12,12 +12,14 @@ from shared import (
     batch_facts,
     batch_retries,
     batch_verdicts,
+    batches,
     charging,
     clock,
     closing,
     facts,
     files,
     gates,
+    ids,
     jobs,
     keys,
     log,
@@ -61,6 +63,10 @@ class _Refused(Exception):
         self.fault = fault
 
 
+class Overrun(TimeoutError):
+    """The check of a batch took longer than LIMIT_S."""
+
+
 class _Left(Exception):
     """It was cancelled, or somebody else checks it: what is written here is rolled back and nothing is said."""
 
@@ -75,9 +81,12 @@ async def check(rt: Runtime, batch: Batch, worker: str) -> None:
         await _refuse(rt, batch, worker, Sums(), [reading])
         return
     try:
-        faults = await (_tried if batch.dry_run else _accepted)(rt, batch, worker, reading)
+        judge = _tried if batch.dry_run else _accepted
+        faults = await judge(rt, batch, worker, reading)
     except FileGone:
         faults = [FILE_GONE]
+    except _Left:
+        return
     if faults is not None:
         await _refuse(rt, batch, worker, reading.sums, faults)
 
@@ -106,7 +115,7 @@ async def _opened(rt: Runtime, batch: Batch) -> Reading | Fault:
 
 
 def _forbidden(key: Key, now: datetime) -> Fault | None:
-    """Why nothing of this key's is accepted any more. A pause stops what comes later, not what was asked before it."""
+    """Why nothing of this key's is accepted any more. What was asked before a pause is accepted, and runs after it."""
     if key.blocked:
         return Fault("key_blocked", "API key is blocked")
     if key.expires_at is not None and key.expires_at <= now:
@@ -116,9 +125,9 @@ def _forbidden(key: Key, now: datetime) -> Fault | None:
     return None
 
 
-async def _tried(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault]:  # noqa: ARG001 - as _accepted
+async def _tried(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault]:
     """What is wrong, with nothing written: the gates are asked, and let go as they were."""
-    await reading.rest()
+    await _read_on(rt, batch, worker, reading)
     job = Job(
         id=batch.id,
         team_id=batch.team_id,
@@ -139,17 +148,18 @@ async def _tried(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> li
 
 
 async def _accepted(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault] | None:
-    """Accept it. Returns what is wrong instead; None when it runs, or is not ours any more."""
+    """Accept it. Returns what is wrong instead; None when it runs. Raises _Left."""
+    began = clock.monotonic()
     try:
         queues = await _run(rt, batch, worker, reading)
-    except _Left:
-        return None
+    except TimeoutError as error:
+        raise Overrun if clock.monotonic() - began >= LIMIT_S else error from None
     except _Refused as refused:
         if refused.fault is not None:
             return [refused.fault]
-        await reading.rest()
+        await _read_on(rt, batch, worker, reading)
         return _wrong(batch, reading)
-    logger.info("batch_accepted", batch=str(batch.id), team_id=batch.team_id, lines=reading.sums.lines)
+    logger.info("batch_accepted", batch=ids.batch(batch.id), team_id=batch.team_id, lines=reading.sums.lines)
     rt.ring(Deliver(ids=tuple(queues)))
     rt.ring(Ended(ids=(batch.id,)))
     return None
@@ -168,13 +178,24 @@ async def _run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list
             deadline_at=batch.expires_at,
             stores_payloads=rt.settings.store_payloads and await new_lines.stores_payloads(tx, batch.team_id),
         )
-        while group := await reading.group():
+        while (group := await reading.group()) is not None:
             if reading.faults:
                 raise _Refused
+            # Also what keeps the transaction from standing idle for long, where the file has nothing to copy.
+            if not await batches.is_checked_by(tx, batch.id, worker=worker):
+                raise _Left
             await new_lines.copy(tx, lines, group)
         if reading.faults or not reading.sums.lines:
             raise _Refused
         return await _start(tx, batch, worker, reading)
+
+
+async def _read_on(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> None:
+    """Read the file to its end and write nothing. Raises _Left."""
+    while await reading.group() is not None:
+        async with rt.db.hot_statement() as tx:
+            if not await batches.is_checked_by(tx, batch.id, worker=worker):
+                raise _Left
 
 
 async def _start(tx: Tx, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
@@ -209,8 +230,11 @@ async def _taken(tx: Tx, job: Job, reading: Reading) -> Gates:
     passing = await gates.lock(tx, limited_keys=[], budget_ids=budget_ids, team_ids=[job.team_id])
     try:
         passing.take_lines(job, budget_ids, reading.sums.nanousd)
-    except (BudgetExceeded, InsufficientCredits) as error:
+    except InsufficientCredits as error:
         raise _Refused(Fault(error.code, str(error.detail))) from None
+    except BudgetExceeded as error:
+        code = error.code_in_flight if error.in_flight else error.code
+        raise _Refused(Fault(code, str(error.detail), owner=error.owner)) from None
     return passing
 
 
@@ -223,7 +247,7 @@ def _wrong(batch: Batch, reading: Reading) -> list[Fault]:
 
 async def _refuse(rt: Runtime, batch: Batch, worker: str, sums: Sums, faults: Sequence[Fault]) -> None:
     """End it before it began; a dry run so too when nothing is wrong, but nobody is told of that."""
-    errors = [fault.shown() for fault in faults]
+    errors = [fault.stored() for fault in faults]
     if batch.dry_run:
         async with rt.db.hot_statement() as tx:
             await batch_verdicts.refuse(tx, batch.id, sums, errors, worker=worker)
@@ -241,7 +265,7 @@ async def _refuse(rt: Runtime, batch: Batch, worker: str, sums: Sums, faults: Se
         told = batch_facts.batch_ended(job, batch, BatchStatus.FAILED, now, error_summary=summary)
         ending = (JobStatus.FAILED, None, _sentence(faults))
         aftermath = await closing.end_jobs(tx, locked, {job.id: ending}, [], [told], UsageLines(), now=now)
-    logger.info("batch_refused", batch=str(batch.id), team_id=batch.team_id, code=errors[0]["code"])
+    logger.info("batch_refused", batch=ids.batch(batch.id), team_id=batch.team_id, code=errors[0]["code"])
     ring(rt, aftermath)
     rt.ring(Ended(ids=(batch.id,)))
 

@@ -136,6 +136,18 @@ async def _finish(rt: Runtime, batch: Batch, worker: str, output: Written, error
         queues = await outbox.record(tx, [event])
     rt.ring(Deliver(ids=tuple(queues)))
     rt.ring(Ended(ids=(batch.id,)))
+    logger.info(
+        "batch_ended",
+        batch=ids.batch(batch.id),
+        team_id=batch.team_id,
+        status=status,
+        lines=job.calls_total,
+        completed=job.calls_completed,
+        failed=job.calls_failed - job.calls_expired,
+        expired=job.calls_expired,
+        cancelled=job.calls_cancelled,
+        output_bytes=output.bytes,
+    )
     return True
 
 
@@ -165,4 +177,4 @@ async def _discard(*writers: FileWriter) -> None:
     except Exception as error:
         if not is_down(error):
             raise
-        logger.info("batch_files_left", error=type(error).__name__)
+        logger.info("batch_files_left", files=[ids.file(w.file_id) for w in writers], error=type(error).__name__)

@@ -23,6 +23,8 @@ GROUP_BYTES = 4 << 20
 """Of the file. So much is in memory at once, and is one statement, far below the time that one may take."""
 TURN_S = 0.005
 """After so long the event loop gets its turn: lines of other batches run on it."""
+GROUP_S = 1.0
+"""A group is told of after so long however small it is: whoever reads may have a transaction open meanwhile."""
 MOST_ROUTES = 1_000
 """Kept in memory: a file may name as many combinations of fallbacks as it has lines."""
 MOST_NANOUSD = 10**14
@@ -44,24 +46,28 @@ class Reading:
         self._names: dict[str, Route | WaybillError] = {}
         self._routes: dict[tuple[str, ...], Route | Faulty] = {}
         self._turn_at = 0.0
+        self._is_at_end = False
         self.key = key
         self.sums = Sums()
         self.faults: list[Fault] = []
 
-    async def group(self) -> list[NewLine]:
-        """The next lines that are in order. None are left at the end, and once enough faults are known.
+    async def group(self) -> list[NewLine] | None:
+        """The next lines that are in order, perhaps none. None at the end, and once enough faults are known.
 
-        Raises FileGone.
+        Takes no longer than GROUP_S and what reading a piece of the file takes. Raises FileGone.
         """
+        if self._is_at_end:
+            return None
         lines: list[NewLine] = []
-        room = GROUP_BYTES
-        while len(lines) < GROUP_LINES and room > 0 and not self._is_over:
-            found = await anext(self._lines, None)
+        room, until = GROUP_BYTES, clock.monotonic() + GROUP_S
+        while len(lines) < GROUP_LINES and room > 0 and clock.monotonic() < until:
+            found = None if self._is_over else await anext(self._lines, None)
             if found is None:
+                self._is_at_end = True
                 break
             position, raw = found
             await self._yield()
-            if self._only is not None and position not in self._only:
+            if raw == b"" or (self._only is not None and position not in self._only):
                 continue
             try:
                 lines.append(await self._line(self._checks.line(position, raw)))
@@ -69,11 +75,6 @@ class Reading:
             except Faulty as faulty:
                 self.faults.append(faulty.at(position))
         return lines
-
-    async def rest(self) -> None:
-        """Read on to the end."""
-        while await self.group():
-            pass
 
     @property
     def _is_over(self) -> bool:

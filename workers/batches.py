@@ -8,12 +8,12 @@ What a crash leaves is rolled back or repeatable: whoever holds the lease next b
 
 import asyncio
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from shared import batches, log
+from shared import batches, ids, log
 from shared.batches import Batch
 from shared.db import is_down
 from shared.runtime import Runtime
@@ -27,6 +27,8 @@ AT_ONCE = 2
 CONNECTIONS_FOR_ONE = 4
 """Of the unit's for each of them: it holds one, and it reads its file and keeps its lease by others."""
 LOOK_S = 1.0
+MOST_OVERRUNS = 3
+"""So often a check may take longer than it ever should, before its batch is refused."""
 
 
 class Batches:
@@ -40,6 +42,7 @@ class Batches:
         self._reserved = 0
         self._open = True
         self._room = threading.Condition()
+        self._overran: Counter[UUID] = Counter()
         self.tasks: dict[UUID, asyncio.Task[None]] = {}
 
     def has_room(self) -> bool:
@@ -55,12 +58,12 @@ class Batches:
                 self._reserved += slots
             return self._open
 
-    async def take(self, ids: Sequence[UUID]) -> None:
+    async def take(self, batch_ids: Sequence[UUID]) -> None:
         """Work on these; the leases are taken when it is their turn. What is in work here looks for more by itself."""
         with self._room:
-            self._reserved = max(0, self._reserved - len(ids))
+            self._reserved = max(0, self._reserved - len(batch_ids))
         known = {*self.tasks, *self._waiting}
-        self._waiting.extend(id_ for id_ in dict.fromkeys(ids) if id_ not in known)
+        self._waiting.extend(id_ for id_ in dict.fromkeys(batch_ids) if id_ not in known)
         self._start()
 
     def close_door(self) -> None:
@@ -87,14 +90,17 @@ class Batches:
             self.tasks[id_] = asyncio.create_task(self._tend(id_))
 
     async def _tend(self, id_: UUID) -> None:
+        give_up = batches.release
         try:
             await self._worked(id_)
         except Exception as error:  # the row is as it was: whoever has the lease next repeats it
             known = None if is_down(error) else error
-            logger.warning("batch_waits", batch=str(id_), error=type(error).__name__, exc_info=known)
+            logger.warning("batch_waits", batch=ids.batch(id_), error=type(error).__name__, exc_info=known)
+            give_up = batches.put_off
         finally:
             with suppress(Exception):
-                await self._release(id_)
+                async with self._rt.db.hot_statement() as tx:
+                    await give_up(tx, id_, worker=self._worker)
             self.tasks.pop(id_, None)
             self._start()
             with self._room:
@@ -118,11 +124,18 @@ class Batches:
         try:
             await batch_checks.check(self._rt, batch, self._worker)
         except Exception as error:
-            if is_down(error):
+            if is_down(error) and not self._took_too_long(batch.id, error):
                 raise
             # What raises once may raise for ever, and its lines would wait until the window is over.
-            logger.exception("batch_check_failed", batch=str(batch.id))
+            logger.exception("batch_check_failed", batch=ids.batch(batch.id))
             await batch_checks.give_up(self._rt, batch, self._worker)
+
+    def _took_too_long(self, id_: UUID, error: Exception) -> bool:
+        """Whether a check ran into its limit here for the last time."""
+        if not isinstance(error, batch_checks.Overrun):
+            return False
+        self._overran[id_] += 1
+        return self._overran[id_] >= MOST_OVERRUNS
 
     async def _leased(self, id_: UUID) -> Batch | None:
         async with self._rt.db.hot_statement() as tx:
@@ -137,12 +150,8 @@ class Batches:
                 async with self._rt.db.hot_statement() as tx:
                     is_ours = await batches.renew(tx, id_, worker=self._worker, lease_s=lease_s)
             except Exception as error:  # noqa: BLE001 - tried again; the commit asks whether the lease is still ours
-                logger.warning("batch_renew_failed", batch=str(id_), error=type(error).__name__)
+                logger.warning("batch_renew_failed", batch=ids.batch(id_), error=type(error).__name__)
                 continue
             if not is_ours and work is not None:
                 work.cancel()
                 return
-
-    async def _release(self, id_: UUID) -> None:
-        async with self._rt.db.hot_statement() as tx:
-            await batches.release(tx, id_, worker=self._worker)

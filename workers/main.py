@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ Kind = Literal["calls", "batch"]
 """What a unit serves: calls and deliveries, or batches."""
 NICE = 10
 """Batches take what calls leave of the machine."""
+AUTOGROUP = Path("/proc/self/autogroup")
 RESTART_PAUSE_S = 0.5
 KILL_GRACE_S = 15
 PR_SET_PDEATHSIG = 1
@@ -115,6 +117,15 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
+def step_back() -> None:
+    """Leave the machine to everybody else. Where Linux shares it out by session, that takes a session of our own."""
+    os.nice(NICE)
+    if AUTOGROUP.exists():
+        os.setsid()
+        with suppress(OSError):
+            AUTOGROUP.write_text(str(NICE))
+
+
 def main() -> None:
     """The process."""
     settings = read_settings()
@@ -129,7 +140,7 @@ def main() -> None:
 
     def run(kind: Kind) -> None:
         if kind == "batch":
-            os.nice(NICE)
+            step_back()
         serves_batches = kind == "batch" or not settings.batch_workers
         asyncio.run(serve(settings, provider, calls=kind == "calls", batches=serves_batches))
 

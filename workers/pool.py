@@ -1,6 +1,7 @@
 """A bounded pool of tasks on the event loop, filled from Dramatiq's threads: the actor waits for room, claims, returns.
 
-Room = fewer tasks than the limit and a loop that is not late: the limit bounds memory, the lag bounds CPU.
+Room = fewer tasks than the limit and a loop that is not late: the limit bounds memory, the lag bounds CPU. Who has a
+pace takes rows no faster than that, so that the lag tells of those that it took before it takes the next.
 """
 
 import asyncio
@@ -61,7 +62,10 @@ class LoopLag:
 
 
 class Pool(Generic[Item]):
-    """Runs claimed rows. `claim` and `run` are coroutines on the loop; `reserve` and `has_room` are for threads."""
+    """Runs claimed rows. `claim` and `run` are coroutines on the loop; `reserve` and `has_room` are for threads.
+
+    pace_s: how long after each row another one may be taken.
+    """
 
     def __init__(
         self,
@@ -70,27 +74,31 @@ class Pool(Generic[Item]):
         lag: LoopLag,
         claim: Callable[[Sequence[UUID]], Awaitable[list[Item]]],
         run: Callable[[Item], Awaitable[None]],
+        pace_s: float = 0.0,
     ) -> None:
         self._limit = limit
         self._lag = lag
         self._claim = claim
         self._run = run
         self._used = 0
+        self._pace_s = pace_s
+        self._free_from = 0.0
         self._open = True
         self._room = threading.Condition()
         self.tasks: dict[Fence, asyncio.Task[None]] = {}
 
     def has_room(self) -> bool:
         """Whether a bell should be fetched at all."""
-        return self._open and self._used < self._limit and self._lag.seconds() < LATE_S
+        return self._open and self._takes()
 
     def reserve(self, slots: int) -> bool:
         """Wait for room and take it. False once the door is closed: the bell belongs back on the queue."""
         with self._room:
-            while self._open and (self._used >= self._limit or self._lag.seconds() >= LATE_S):
+            while self._open and not self._takes():
                 self._room.wait(timeout=TICK_S if self._used < self._limit else 1.0)
             if self._open:
                 self._used += slots
+                self._free_from = time.monotonic() + slots * self._pace_s
             return self._open
 
     async def take(self, ids: Sequence[UUID]) -> None:
@@ -132,6 +140,9 @@ class Pool(Generic[Item]):
         finally:
             self.tasks.pop(row.fence, None)
             self._release(1)
+
+    def _takes(self) -> bool:
+        return self._used < self._limit and self._lag.seconds() < LATE_S and time.monotonic() >= self._free_from
 
     def _release(self, slots: int) -> None:
         with self._room:

@@ -34,6 +34,12 @@ logger = log.get(__name__)
 
 PROVIDER_THREADS = 64
 """litellm runs the synchronous start of every call in the loop's default executor."""
+BATCH_THREADS = 16
+"""The same in a unit of batches: they would only stand in each other's way, and in that of live calls."""
+LINE_THREADS = 4
+"""Of a unit that serves batches alone: what its threads hold in hand, nobody else begins."""
+LINE_PACE_S = 0.002
+"""A line that was claimed is to start soon: a unit takes 500 a second at most, and none while it is late."""
 
 STOP_THREADS_MS = 5000
 CUT_OTHERS_S = 5
@@ -47,7 +53,7 @@ def name_of_this() -> str:
 async def serve(settings: Settings, provider: Provider, *, calls: bool = True, batches: bool = True) -> None:
     """Work until SIGTERM or SIGINT, then drain and return. calls: with deliveries. batches: with their lines."""
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(PROVIDER_THREADS))
+    loop.set_default_executor(ThreadPoolExecutor(PROVIDER_THREADS if calls else BATCH_THREADS))
     stopping = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_, stopping.set)
@@ -75,24 +81,27 @@ class _Work:
         self._deliveries: DeliveryLoop | None = None
         self._batches: Batches | None = None
         self._threads = 0
+        self._prefetch = 1
 
     def serve_calls(self, sender: WebhookSender) -> None:
         """Calls and deliveries."""
-        self._takers[RunCalls.actor] = self._pool(self._rt.settings.calls_in_flight)
+        self._takers[RunCalls.actor] = self._pool(self._rt.settings.calls_in_flight, pace_s=0.0)
         self._deliveries = DeliveryLoop(self._rt, Deliverer.of(self._rt, sender), self._name)
         self._takers[Deliver.actor] = self._deliveries
         self._threads += self._rt.settings.worker_threads
+        # A full taker may block this many threads; there are as many for each queue.
+        self._prefetch = max(1, self._rt.settings.worker_threads // 2)
 
     def serve_batches(self, *, alone: bool) -> None:
         """Batches and their lines; beside calls these have half the room, so that calls keep theirs."""
         most = self._rt.settings.calls_in_flight
-        self._takers[RunLines.actor] = self._pool(most if alone else max(1, most // 2))
+        self._takers[RunLines.actor] = self._pool(most if alone else max(1, most // 2), pace_s=LINE_PACE_S)
         self._batches = Batches(self._rt, self._name)
         self._takers[TendBatches.actor] = self._batches
-        self._threads += self._rt.settings.worker_threads
+        self._threads += LINE_THREADS if alone else self._rt.settings.worker_threads
 
-    def _pool(self, limit: int) -> Pool[Claimed]:
-        pool = Pool(limit=limit, lag=self._lag, claim=self._calls.claim, run=self._calls.run)
+    def _pool(self, limit: int, *, pace_s: float) -> Pool[Claimed]:
+        pool = Pool(limit=limit, lag=self._lag, claim=self._calls.claim, run=self._calls.run, pace_s=pace_s)
         self._pools.append(pool)
         return pool
 
@@ -101,8 +110,7 @@ class _Work:
         loop, settings = asyncio.get_running_loop(), self._rt.settings
         broker = create_broker(settings.redis_url, loop, self._takers)
         worker = Worker(broker, worker_timeout=1000, worker_threads=self._threads)
-        # A full taker may block this many threads; there are as many for each queue.
-        worker.queue_prefetch = max(1, settings.worker_threads // 2)
+        worker.queue_prefetch = self._prefetch
         lost = partial(_stop_lost, loop, self._calls)
         renewer = Renewer(settings.database_url, settings.lease_s, lambda: tuple(self._calls.held), lost)
         watchdog = Watchdog(loop, settings.watchdog_s, lambda: _threads(worker, renewer), settings.heartbeat_file)

@@ -85,7 +85,7 @@ async def retry_batch(
         running = await batch_retries.lock_family(tx, parent.id)
         if running is not None:
             raise Conflict(f"A retry of this batch is not final yet: {ids.batch(running)}")
-        if not await batch_retries.positions(tx, parent.id, statuses=body.statuses, codes=codes, limit=1):
+        if not await batch_retries.positions(tx, parent.id, statuses=body.statuses, codes=codes):
             raise BadRequest("No line of this batch is left to be retried with these statuses and error codes")
 
     wanted = Wanted(

@@ -6,15 +6,15 @@ from uuid import UUID
 from starlette.responses import Response
 
 from api.auth import Caller
+from api.batch_objects import batch_id_of, unknown_batch
 from api.desk import Desk
 from api.gateway.face import GATEWAY
 from api.http import endpoint
 from api.line_stream import LineStream
 from api.wire.batch_results import ResultsQuery
 from api.wire.media import LINES
-from shared import batch_results, batches, ids
+from shared import batch_results, batches
 from shared.batch_results import Progress
-from shared.errors import NotFound
 from shared.runtime import Runtime
 
 NEXT_AFTER = "X-Next-After"
@@ -42,9 +42,9 @@ async def list_results(rt: Runtime, desk: Desk, caller: Caller, batch_id: str, q
 
 async def _find(rt: Runtime, caller: Caller, batch_id: str) -> tuple[UUID, Progress]:
     """The batch and how far it is. Raises NotFound."""
-    id_ = ids.parse_batch(batch_id)
+    id_ = batch_id_of(batch_id)
     async with rt.db.hot_statement() as tx:
-        batch = None if id_ is None else await batches.read(tx, id_)
+        batch = await batches.read(tx, id_)
         if batch is None or batch.dry_run or not caller.may_see(batch.team_id):
-            raise NotFound(f"No batch found with id '{batch_id}'.")
+            raise unknown_batch(batch_id)
         return batch.id, (await batch_results.progress(tx, [batch.id]))[batch.id]

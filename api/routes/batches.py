@@ -15,6 +15,7 @@ from api.new_batch import DRY_RUN_S, VERDICT_S, Wanted
 from api.once import Once
 from api.replies import Reply
 from api.uploads import Upload
+from api.wire.batch_examples import INPUT_LINES
 from api.wire.batches import (
     BatchesQuery,
     BatchIn,
@@ -26,10 +27,9 @@ from api.wire.batches import (
     endpoint_at,
     window_s,
 )
-from api.wire.media import LINES
 from shared import batch_lists, ids
 from shared.batches import NewBatch
-from shared.errors import BadRequest
+from shared.errors import Invalid
 from shared.runtime import Runtime
 
 
@@ -38,7 +38,7 @@ from shared.runtime import Runtime
     answers=BatchOut | DryRunOut,
     face=GATEWAY,
     reads=batch_inputs.received_lines,
-    bodies={"application/json": BatchIn, LINES.type: LINES},
+    bodies={"application/json": BatchIn, INPUT_LINES.type: INPUT_LINES},
 )
 async def create_batch(
     rt: Runtime, desk: Desk, caller: Caller, request: Request, query: BatchQuery, received: Upload | None, once: Once
@@ -46,20 +46,23 @@ async def create_batch(
     """Make a batch: from an uploaded file, from `requests`, or from lines as the body (`application/x-ndjson`).
 
     All lines are checked before any is run. The answer waits for that, at most 10 s (`Prefer: wait=N`: less), and is
-    `validating` when it takes longer; a batch with faults is `failed`, and `errors` lists them. With `dry_run` the
-    lines are only checked, at most 60 s long: the answer says what the batch would cost.
+    `validating` when it takes longer; a batch with faults is `failed`, and `errors` lists them. 402 leaves a `failed`
+    batch too, whose job is in `X-Job-Id`. With `dry_run` the lines are only checked, at most 60 s long: the answer
+    says what the batch would cost.
     """
-    waits = new_batch.within(rt, request, DRY_RUN_S if query.dry_run else VERDICT_S)
     if once.job_id is not None:
+        waits = new_batch.within(rt, request, VERDICT_S)
         return await new_batch.told(rt, desk, caller, once.job_id, waits, once)
     key, limit_bytes = caller.team, rt.settings.max_body_bytes
     if received is None:
         body = await body_of(request, BatchIn, limit_bytes)
     else:
         body = batch_inputs.asked_in_query(query)
+    dry_run = query.dry_run or bool(body.dry_run)
+    waits = new_batch.within(rt, request, DRY_RUN_S if dry_run else VERDICT_S)
     id_ = ids.new()
     callback = await submission.checked_callback(rt, "batch", id_, body)
-    async with batch_inputs.opened(rt, key, body, received, dry_run=query.dry_run) as lines:
+    async with batch_inputs.opened(rt, key, body, received, dry_run=dry_run) as lines:
         new = NewBatch(
             id=id_,
             team_id=key.team_id,
@@ -68,12 +71,12 @@ async def create_batch(
             input_file_id=lines.file_id,
             completion_window=body.completion_window,
             window_s=window_s(body.completion_window),
-            dry_run=query.dry_run,
+            dry_run=dry_run,
             output_expires_after_s=body.output_expires_after.seconds if body.output_expires_after else None,
         )
         wanted = Wanted(new=new, lines=lines, metadata=body.metadata or {}, callback=callback)
         await new_batch.make(rt, desk, request, key, wanted, once)
-    if query.dry_run:
+    if dry_run:
         return await once.store(await new_batch.checked(rt, desk, key, id_, waits, lines.brought))
     return await new_batch.told(rt, desk, caller, id_, waits, once, lines.brought)
 
@@ -98,7 +101,7 @@ async def list_batches(rt: Runtime, caller: Caller, query: BatchesQuery) -> dict
     """The team's batches, newest first; the next page begins `after` the last id of this one."""
     after = None if query.after is None else ids.parse_batch(query.after)
     if query.after is not None and after is None:
-        raise BadRequest("'after': must be the id of a batch", param="after")
+        raise Invalid.at(["query", "after"], "Input should be a batch's id, batch_ and 32 hex digits", "value_error.id")
     async with rt.db.hot_statement() as tx:
         found = await batch_lists.list_of_team(tx, caller.team.team_id, after=after, limit=query.limit + 1)
     shown = [batch_object(batch) for batch in found[: query.limit]]

@@ -8,15 +8,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from api.fields import Absent
 from api.wire.answers import Answer, Count, Usd
+from api.wire.batch_examples import BATCH_EXAMPLE, DRY_RUN_EXAMPLE
 from api.wire.calls import CallbackIn
+from api.wire.files import ExpiresAfter, Seconds
 from shared.states import PATHS, BatchStatus, Endpoint
-from shared.wire.messages import Wire
 
 WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 UNIT_S = {"m": 60, "h": 3600, "d": 86_400}
 MOST_PAIRS, MOST_KEY, MOST_VALUE = 16, 64, 512
 """Of metadata."""
-SHORTEST_S, LONGEST_S = 900, 7 * 86_400
+SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 900, 7 * 86_400
+OUTPUT_ANCHOR, OUTPUT_SECONDS = "output_expires_after[anchor]", "output_expires_after[seconds]"
+OUTPUT_KEPT = "How long the files of results are kept, from the end of the batch on; 30 days otherwise."
+DRY_RUN = "Only check, and say what it would cost."
 ENDPOINTS = {path: endpoint for endpoint, path in PATHS.items()}
 
 UnixTime = Annotated[int, Field(ge=0)]
@@ -33,7 +37,7 @@ def _known_endpoint(value: object) -> object:
 
 def _known_window(value: object) -> object:
     found = WINDOW.fullmatch(value) if isinstance(value, str) else None
-    if found is None or not SHORTEST_S <= int(found[1]) * UNIT_S[found[2]] <= LONGEST_S:
+    if found is None or not SHORTEST_WINDOW_S <= int(found[1]) * UNIT_S[found[2]] <= LONGEST_WINDOW_S:
         raise ValueError("must be 15m to 7d, as in 24h, 90m or 2d")
     return value
 
@@ -83,13 +87,6 @@ def window_s(window: str) -> int:
     return int(window[:-1]) * UNIT_S[window[-1]]
 
 
-class OutputExpiresIn(Wire):
-    """How long the files of results are kept; 30 days otherwise. They are made when the batch ends."""
-
-    anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=3600, le=2_592_000)]
-
-
 class BatchIn(CallbackIn):
     """A new batch: `input_file_id`, or the lines themselves in `requests`."""
 
@@ -101,13 +98,17 @@ class BatchIn(CallbackIn):
         Field(min_length=1, description="Instead of a file: objects with `custom_id` and `body`, one per line."),
     ] | None = None  # fmt: skip
     metadata: Metadata | None = None
-    output_expires_after: OutputExpiresIn | None = None
+    output_expires_after: Annotated[ExpiresAfter, Field(description=OUTPUT_KEPT)] | None = None
+    dry_run: Annotated[bool, Field(description=DRY_RUN)] | None = None
 
 
 class BatchQuery(Absent):
-    """What a body of lines cannot say: `application/x-ndjson` has no place for it. JSON bodies say it themselves."""
+    """What a body of lines cannot say: `application/x-ndjson` has no place for it. JSON bodies say it themselves.
 
-    dry_run: Annotated[bool, Field(description="Only check, and say what it would cost.")] = False
+    A callback's secret is never part of a URL: with one, the lines come in a JSON body or a file.
+    """
+
+    dry_run: Annotated[bool, Field(description=f"{DRY_RUN} JSON bodies may say it too.")] = False
     endpoint: Annotated[EndpointPath, Field(description="Of NDJSON bodies, which need it.")] | None = None
     completion_window: Annotated[Window, Field(description="Of NDJSON bodies, which need it.")] | None = None
     metadata: Annotated[
@@ -121,6 +122,18 @@ class BatchQuery(Absent):
         BeforeValidator(_with_commas, json_schema_input_type=str),
         Field(description="Of NDJSON bodies: event types with commas between them."),
     ] | None = None  # fmt: skip
+    output_anchor: Annotated[
+        Literal["created_at"] | None, Field(alias=OUTPUT_ANCHOR, description="Of NDJSON bodies: goes with the seconds.")
+    ] = None
+    output_seconds: Annotated[
+        Seconds | None, Field(alias=OUTPUT_SECONDS, description=f"Of NDJSON bodies. {OUTPUT_KEPT}")
+    ] = None
+
+
+LINES_ONLY = frozenset(field.alias or name for name, field in BatchQuery.model_fields.items()) - {"dry_run"}
+"""What is said in the query when the body is lines, and in the body when it is JSON."""
+BODY_ONLY = frozenset(BatchIn.model_fields) - frozenset(BatchQuery.model_fields)
+"""What is said in a JSON body only."""
 
 
 class BatchesQuery(Absent):
@@ -159,7 +172,7 @@ class BatchFault(Answer):
 
 
 class BatchFaults(Answer):
-    """The first 1,000 faults, in the order of the lines."""
+    """The first fault of each line that is not in order, at most 1,000: lines behind the last of those are not read."""
 
     object: Literal["list"]
     data: list[BatchFault]
@@ -212,6 +225,8 @@ class BatchOut(Answer):
     estimated_completion_at: at the pace so far; it may lie after `expires_at`. The ETag leaves it out.
     """
 
+    model_config = ConfigDict(json_schema_extra={"examples": [BATCH_EXAMPLE]})
+
     id: BatchId
     object: Literal["batch"]
     endpoint: Literal[tuple(ENDPOINTS)]  # type: ignore[valid-type]
@@ -246,8 +261,11 @@ class BatchOut(Answer):
 class DryRunOut(Answer):
     """What a batch would be told. valid: every line is in order. fits: and credits and budgets have room for it.
 
-    credits_available: may be below zero for teams whose limit is not a hard one.
+    lines: those that are in order; tokens, cost and credits are theirs, so that a file with faults needs more once it
+    is mended. credits_available: may be below zero for teams whose limit is not a hard one.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [DRY_RUN_EXAMPLE]})
 
     valid: bool
     errors: BatchFaults | None

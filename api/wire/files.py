@@ -22,7 +22,7 @@ Bytes = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 
 
 class ExpiresAfter(BaseModel):
-    """When a file is to be deleted: so many seconds after it was made."""
+    """When a file is to be deleted: so many seconds after it was made; 30 days unless it is said."""
 
     anchor: Literal["created_at"]
     seconds: Seconds

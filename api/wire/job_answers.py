@@ -41,13 +41,14 @@ class JobCostsOut(CostsOut):
 
 
 class JobOut(Answer):
-    """A job as it stands."""
+    """A job as it stands. batch_id: of the batch that it is, if it is one."""
 
     job_id: str
     team_id: str
     organization_id: str
     user_id: str | None
     job_type: str
+    batch_id: str | None
     status: Status
     created_at: Time
     started_at: Time | None

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Media:
-    """A body of this media type, such as `text/html`; clients get it as it is."""
+    """A body of this media type, such as `text/html`; clients get it as it is. example: what one may look like."""
 
     type: str
+    example: str | None = None
 
 
 EVENTS = Media("text/event-stream")

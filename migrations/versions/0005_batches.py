@@ -203,11 +203,19 @@ def upgrade() -> None:
     op.create_index(
         "ix_calls_lines_waiting",
         "calls",
+        ["team_id", sa.literal_column("priority desc"), "run_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'pending' and rung_at is null and batched"),
+    )
+    op.create_index(
+        "ix_calls_lines_flows",
+        "calls",
         [
             "team_id",
             "key_id",
             sa.literal_column("(candidates[candidate + 1])"),
             sa.literal_column("priority desc"),
+            "run_at",
             "id",
         ],
         unique=False,
@@ -268,6 +276,11 @@ def downgrade() -> None:
     op.drop_column("jobs", "prompt_tokens")
     op.drop_column("jobs", "calls_expired")
     op.drop_column("jobs", "is_batch")
+    op.drop_index(
+        "ix_calls_lines_flows",
+        table_name="calls",
+        postgresql_where=sa.text("state = 'pending' and rung_at is null and batched"),
+    )
     op.drop_index(
         "ix_calls_lines_waiting",
         table_name="calls",

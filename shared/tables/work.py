@@ -194,9 +194,18 @@ calls = Table(
     Index(
         "ix_calls_lines_waiting",
         "team_id",
+        text("priority desc"),
+        "run_at",
+        "id",
+        postgresql_where=text("state = 'pending' and rung_at is null and batched"),
+    ),
+    Index(
+        "ix_calls_lines_flows",
+        "team_id",
         "key_id",
         text("(candidates[candidate + 1])"),
         text("priority desc"),
+        "run_at",
         "id",
         postgresql_where=text("state = 'pending' and rung_at is null and batched"),
     ),

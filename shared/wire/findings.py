@@ -21,7 +21,7 @@ def findings(error: ValidationError, place: str, names: Collection[str]) -> list
     """
     found: dict[tuple[str | int, ...], dict[str, Any]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        parts = (part for part in item["loc"] if not _is_branch(part))
+        parts = (part for part in item["loc"] if part in names or not _is_branch(part))
         loc = (place, *takewhile(lambda part: isinstance(part, int) or part in names, parts))
         finding = {"loc": list(loc), **_finding(item["type"], item["msg"])}
         # Of a union's branches the one that took the value's type knows best what is wrong with it.

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from shared import ids
 from tests.api.admin import made, refusal
 from tests.ended_lines import begun, more
 from tests.scene import HELLO, Scene, Team
@@ -33,6 +34,8 @@ async def test_its_job_is_read_and_listed_like_others(scene: Scene, team: Team, 
     assert job["counts"] == {
         "total": 4, "pending": 0, "in_progress": 0, "completed": 2, "failed": 2, "cancelled": 0
     }  # fmt: skip
+    assert job["batch_id"] == ids.batch(batch)
+    assert {each["batch_id"] for each in made(await team.get("/jobs"))["jobs"]} == {None, ids.batch(batch)}
     [listed] = made(await team.get("/jobs?job_type=batch"))["jobs"]
     assert listed == job
     [summary] = made(await scene.api.get(f"/jobs/teams/{team.id}?job_type=batch"))["jobs"]

@@ -115,6 +115,8 @@ async def test_who_follows_hears_each_line_as_it_ends_and_the_end(scene: Scene, 
         assert not heard.is_over
         await more(scene, id_, "good")
         await over(scene, id_)
+        assert not heard.is_over, "its files are not written yet"
+        await final(scene, id_)
         await heard.finish()
     assert (lines(heard), heard.is_over) == (names(1, 4), True)
     assert "x-next-after" not in heard.answered
@@ -123,6 +125,7 @@ async def test_who_follows_hears_each_line_as_it_ends_and_the_end(scene: Scene, 
 async def test_who_comes_again_goes_on_behind_what_he_has(scene: Scene, team: Team):
     id_ = await begun(scene, team, "good", "good", "good")
     await over(scene, id_)
+    await final(scene, id_)
     async with following(team, id_, "follow=true&after=2&limit=1") as heard:
         await heard.finish()
     assert lines(heard) == names(3, 3)
@@ -141,8 +144,13 @@ async def test_a_batch_that_is_still_checked_has_no_lines_and_a_refused_one_ends
     async with following(team, id_) as heard:
         await watched(scene, 1)
         await over(scene, id_, "failed")
+        await final(scene, id_, "failed")
         await heard.finish()
     assert (heard.raw, heard.status) == (b"", 200)
+
+
+async def final(scene: Scene, id_: UUID, status: str = "completed") -> None:
+    await scene.rows("update batches set status = :status where id = :id returning id", id=id_, status=status)
 
 
 async def watched(scene: Scene, count: int) -> None:
@@ -260,6 +268,7 @@ async def test_followers_who_are_level_share_a_look_and_a_read(scene: Scene, tea
 async def test_who_follows_waits_for_a_database_that_is_away(scene: Scene, team: Team, db: Watched):
     id_ = await begun(scene, team, "good")
     await over(scene, id_)
+    await final(scene, id_)
     db.faults = 1
     async with following(team, id_) as heard:
         await heard.finish()

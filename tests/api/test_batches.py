@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from api.batch_objects import errors_object
 from shared import ids
 from tests.api.batching import (
     ASKED,
@@ -22,6 +23,7 @@ from tests.api.batching import (
     uuid_of,
 )
 from tests.api.gateway import problem, said
+from tests.money import budget, paying
 from tests.scene import Scene, Team, answer, refused
 
 KEYS = [
@@ -86,8 +88,11 @@ async def test_requests_in_the_body_become_a_batch_that_runs_to_its_end(scene: S
 async def test_lines_as_the_body_become_the_same_batch(team: Team):
     query = f"?endpoint={CHAT}&completion_window=90m&metadata=%7B%22a%22:%22b%22%7D"
     body = ndjson(items(team, "a", "b"))
+    query += "&output_expires_after[seconds]=7200&output_expires_after[anchor]=created_at"
     batch = shown(await send(team, "POST", query, content=body, Content_Type="application/x-ndjson; charset=utf-8"))
     assert (batch["status"], batch["request_counts"]["total"], batch["metadata"]) == ("in_progress", 2, {"a": "b"})
+    kept = await team.scene.row("select output_expires_after_s as s from batches where id = :id", id=uuid_of(batch))
+    assert kept.s == 7200
     assert batch["expires_at"] - batch["created_at"] == 5400
     assert [line["custom_id"] for line in await input_of(team, batch)] == ["a", "b"]
 
@@ -114,6 +119,15 @@ async def test_lines_with_faults_refuse_the_batch_with_a_list_and_leave_nothing_
     assert await read(team, batch["id"]) == batch
 
 
+def test_of_a_thousand_faults_the_last_says_that_there_may_be_more():
+    fault = {"code": "invalid_url", "line": 1, "param": "url", "message": "no"}
+    for count, last in ((999, "no"), (1000, "no (the check stopped here, at 1,000 faults: lines behind this one")):
+        told = errors_object([fault] * count)
+        assert told is not None
+        assert [told["data"][n]["message"].startswith(text) for n, text in ((0, "no"), (-1, last))] == [True, True]
+        assert told["data"][-2]["message"] == "no"
+
+
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"endpoint": "/v1/responses"}, "endpoint"),
     ({"endpoint": None}, "endpoint"),
@@ -131,6 +145,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"requests": None, "input_file_id": "file-" + "0" * 32}, "input_file_id"),
     ({"requests": None, "input_file_id": "none"}, "input_file_id"),
     ({"requests": []}, "requests"),
+    ({"dry_run": "yes"}, "dry_run"),
     ({"callback_url": "http://hook.example", "callback_events": ["job.completed"]}, "callback_events[0]"),
     ({"callback_events": ["batch.completed"]}, "callback_url"),
 ]
@@ -164,6 +179,34 @@ async def test_lines_need_a_query_and_are_not_stored_without(scene: Scene, team:
     assert await scene.rows("select id from files where team_id = :id", id=team.id) == []
 
 
+WINDOW = f"?endpoint={CHAT}&completion_window=24h"
+NDJSON, FORM, TEXT = "application/x-ndjson", "multipart/form-data; boundary=XX", "application/x-www-form-urlencoded"
+WHOLE = b'{"custom_id": "a"}\n{"custom_id": "b"}\n'
+MISPLACED = [
+    (WINDOW, WHOLE, TEXT, "endpoint", "sent with Content-Type: application/x-ndjson"),
+    ("", WHOLE, TEXT, None, "send it with Content-Type: application/x-ndjson"),
+    ("", b"--XX--", FORM, None, "Upload the file at /v1/files first"),
+    ("?metadata={}", b"{}", "application/json", "metadata", "a JSON body says it itself"),
+    ("?callback_secret=x", b"{}", "application/json", "callback_secret", "belongs in a JSON body"),
+    (WINDOW + "&callback_secret=x", WHOLE, NDJSON, "callback_secret", "belongs in a JSON body"),
+    (WINDOW + "&input_file_id=x", WHOLE, NDJSON, "input_file_id", "belongs in a JSON body"),
+    (WINDOW + "&output_expires_after[anchor]=created_at", WHOLE, NDJSON, "output_expires_after[seconds]", "required"),
+    (WINDOW + "&output_expires_after[seconds]=60", WHOLE, NDJSON, "output_expires_after[seconds]", "equal to 3600"),
+]
+
+
+async def test_what_is_sent_in_the_wrong_place_or_as_the_wrong_type_is_told_where_it_belongs(scene: Scene, team: Team):
+    for query, content, type_, param, words in MISPLACED:
+        found = await send(team, "POST", query, content=content, Content_Type=type_)
+        assert problem(found) == (400, "invalid_request_error", param, 400), (query, said(found))
+        assert words in said(found)
+    announced = {"Content_Type": "application/json", "Content_Length": str(scene.rt.settings.max_body_bytes + 1)}
+    long = await send(team, "POST", content=b"{}", **announced)
+    assert (long.status_code, problem(long)[1]) == (413, "invalid_request_error")
+    assert "at most 20 MB: send up to 200 MB of lines as application/x-ndjson, or upload a file" in said(long)
+    assert await scene.rows("select id from files where team_id = :id", id=team.id) == []
+
+
 async def test_lines_over_the_limit_are_refused_by_what_is_announced(team: Team):
     query = f"?endpoint={CHAT}&completion_window=24h"
     announced = {"Content_Type": "application/x-ndjson", "Content_Length": str(200 * 1024 * 1024 + 1)}
@@ -194,6 +237,7 @@ async def test_a_batch_that_is_not_paid_for_is_402_and_its_key_is_free_again(sce
         assert found.headers["x-should-retry"] == "false"
         assert await team.credits() == (2, 0, 2)
         [refused_] = (await send(team, "GET")).json()["data"]
+        assert found.headers["x-job-id"] == refused_["job_id"]
         assert (refused_["status"], refused_["errors"]["data"][0]["code"]) == ("failed", "insufficient_credits")
         left = await scene.rows("select id from files where team_id = :id and status = 'processed'", id=team.id)
         assert left == []
@@ -201,6 +245,20 @@ async def test_a_batch_that_is_not_paid_for_is_402_and_its_key_is_free_again(sce
         batch = await batch_of(team, "a", "b", "c", Idempotency_Key="k")
         assert batch["status"] == "in_progress"
         assert batch["id"] != refused_["id"]
+
+
+@pytest.mark.parametrize("of_key", [True, False])
+async def test_a_budget_that_running_lines_hold_is_told_as_one_that_will_have_room(scene: Scene, of_key: bool):
+    async with tended(scene):
+        team = await paying(scene)
+        await budget(scene, team, max_nanousd=10**12, of_key=of_key)
+        await batch_of(team, "a")
+        await scene.rows("update budgets set max_nanousd = held_nanousd * 3 / 2 where held_nanousd > 0 returning id")
+        soon, never = await create(team, "b"), await create(team, "b", "c")
+        assert problem(soon) == (402, "budget_exceeded", None, "budget_in_flight")
+        assert problem(never) == (402, "budget_exceeded", None, "budget_exceeded")
+        assert (soon.headers["retry-after"], "retry-after" in never.headers) == ("5", False)
+        assert said(soon) == said(never) == f"Budget exceeded for this {'API key' if of_key else 'team'}"
 
 
 async def test_a_batch_that_was_taken_before_it_was_refused_is_told_as_it_is(scene: Scene):
@@ -267,8 +325,9 @@ async def test_a_dry_run_tells_faults_and_lack_of_credits_apart(scene: Scene):
         short = (await create(team, "a", "b", query="?dry_run=true")).json()
         assert (short["valid"], short["errors"], short["fits"]) == (True, None, False)
         assert (short["credits_needed"], short["credits_available"]) == (2, 1)
-        wrong = (await create(team, "a", "a", query="?dry_run=true")).json()
-        assert (wrong["valid"], wrong["fits"]) == (False, False)
+        wrong = (await create(team, "a", "a", dry_run=True)).json()
+        assert (wrong["valid"], wrong["fits"], wrong["lines"]) == (False, False, 1)
+        assert (await send(team, "GET")).json()["data"] == []
         assert wrong["errors"]["data"][0]["code"] == "duplicate_custom_id"
 
 
@@ -279,26 +338,20 @@ async def test_a_dry_run_that_takes_too_long_is_503(scene: Scene, team: Team):
     assert found.headers["retry-after"] == "10"
 
 
-async def test_a_batch_counts_as_one_request_of_its_team(scene: Scene):
+async def test_rate_limits_do_not_count_a_batch_but_one_of_0_refuses_it(scene: Scene):
     async with tended(scene):
-        team = await scene.team(rpm_limit=1)
-        first = await create(team, "a", "b", "c")
-        assert first.headers["x-ratelimit-remaining-requests"] == "0"
-        second = await create(team, "a")
-        assert problem(second)[:2] == (429, "rate_limit_error")
-        files = await scene.rows("select id from files where team_id = :id and status = 'processed'", id=team.id)
-        assert len(files) == 1
-
-
-async def test_what_a_refused_request_counted_is_given_back(scene: Scene):
-    async with tended(scene):
-        team = await scene.team(rpm_limit=2)
-        batch = await batch_of(team, "a")
-        await ended(team, batch)
-        # Nothing failed: found out once it was counted.
-        assert problem(await send(team, "POST", f"/{batch['id']}/retry", {}))[0] == 400
-        taken = await create(team, "b")
-        assert (taken.status_code, taken.headers["x-ratelimit-remaining-requests"]) == (200, "0")
+        team = await scene.team(rpm_limit=1, tpm_limit=1)
+        for query in ("?dry_run=true", "", ""):
+            taken = await create(team, "a", query=query)
+            assert (taken.status_code, "x-ratelimit-limit" in taken.headers) == (200, False)
+        for limits in ({"rpm_limit": 0}, {"tpm_limit": 0}):
+            barred = await scene.team(**limits)
+            refused_ = await create(barred, "a")
+            assert problem(refused_)[:2] == (429, "rate_limit_error")
+            assert "Current limit: 0" in said(refused_)
+            assert (await send(barred, "GET")).json()["data"] == []
+        kept = await scene.rows("select id from files where team_id = :id and status = 'processed'", id=team.id)
+        assert len(kept) == 2
 
 
 async def test_a_closing_process_takes_no_batch_and_keeps_no_lines(scene: Scene, team: Team):
@@ -340,5 +393,5 @@ async def test_a_page_that_cannot_be_and_a_batch_that_is_not_there_are_refused(t
     for name in ("batch_" + "0" * 32, "batch_1", "x"):
         for method, path in (("GET", ""), ("POST", "/cancel"), ("POST", "/retry")):
             found = await send(team, method, f"/{name}{path}", {} if path else None)
-            assert problem(found) == (404, "not_found_error", None, 404)
+            assert problem(found) == (404, "not_found_error", "id", 404)
             assert said(found) == f"No batch found with id '{name}'."

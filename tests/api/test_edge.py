@@ -95,7 +95,7 @@ async def test_preflight(scene: Scene):
     asked = {
         "Origin": "http://localhost:3001",
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization, prefer, idempotency-key",
+        "Access-Control-Request-Headers": "authorization, prefer, idempotency-key, range, if-range",
     }
     answer = await scene.client.options("/api/jobs/create", headers=asked)
     assert answer.status_code == 200

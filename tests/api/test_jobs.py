@@ -15,6 +15,7 @@ JOB_FIELDS = {
     "organization_id",
     "user_id",
     "job_type",
+    "batch_id",
     "status",
     "created_at",
     "started_at",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
@@ -9,6 +10,7 @@ from starlette.types import Message
 
 from api.auth import Caller
 from api.body import BodyStalled, pieces
+from api.open_uploads import MOST_AT_ONCE, TooManyUploads
 from api.uploads import FileTooLarge, Upload, receive_file, stored_body
 from shared import files, keys
 from shared.errors import WaybillError
@@ -35,9 +37,9 @@ class Client:
             await asyncio.Event().wait()
         return {"type": "http.disconnect"}
 
-    def request(self) -> Request:
+    def request(self, app: Any = None) -> Request:
         headers = [(name.lower().encode(), text.encode()) for name, text in FORM.items()]
-        return Request({"type": "http", "method": "POST", "headers": headers}, self.receive)
+        return Request({"type": "http", "method": "POST", "headers": headers, "app": app}, self.receive)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ async def caller(scene: Scene, team: Team) -> Caller:
 
 
 async def received(scene: Scene, caller: Caller, client: Client, *, limit_bytes: int = SIZE) -> Upload:
-    return await receive_file(scene.rt, caller, client.request(), limit_bytes=limit_bytes)
+    return await receive_file(scene.rt, caller, client.request(scene.app), limit_bytes=limit_bytes)
 
 
 async def test_a_file_of_the_largest_size_is_taken_and_one_byte_more_is_not(scene: Scene, team: Team, caller: Caller):
@@ -89,13 +91,27 @@ async def test_what_is_finished_is_not_discarded(scene: Scene, team: Team, calle
 
 async def test_a_body_that_is_the_file_is_stored_as_it_is(scene: Scene, team: Team, caller: Caller):
     body = b'{"custom_id":"a"}\n' * 60_000
-    stored = await stored_body(scene.rt, caller, Client(body).request(), filename="b", limit_bytes=len(body))
+    stored = await stored_body(scene.rt, caller, Client(body).request(scene.app), filename="b", limit_bytes=len(body))
     async with scene.rt.db.transaction() as tx:
         await stored.finish(tx)
         assert (await files.chunk(tx, stored.file_id, 0), stored.writer.bytes) == (body[:CHUNK_BYTES], len(body))
     with pytest.raises(FileTooLarge):
-        await stored_body(scene.rt, caller, Client(body).request(), filename="b", limit_bytes=len(body) - 1)
+        await stored_body(scene.rt, caller, Client(body).request(scene.app), filename="b", limit_bytes=len(body) - 1)
     assert len(await rows(team)) == 1
+
+
+async def test_a_team_sends_so_many_files_at_a_time(scene: Scene, caller: Caller):
+    sending = [asyncio.create_task(received(scene, caller, Client(b"", ends=False))) for _ in range(MOST_AT_ONCE)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyUploads) as refused:
+        await received(scene, caller, Client(BODY))
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "5")
+    sending.pop().cancel()
+    await asyncio.sleep(0)
+    assert (await received(scene, caller, Client(BODY))).writer.bytes == SIZE
+    for each in sending:
+        each.cancel()
+    await asyncio.gather(*sending, return_exceptions=True)
 
 
 async def test_a_client_that_sends_nothing_more_is_not_waited_for():

@@ -1,7 +1,10 @@
 """Files and batches through the SDK, from the upload to the last line of the output."""
 
+import asyncio
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -84,6 +87,26 @@ async def test_a_file_becomes_a_batch_and_its_answers_two_files(
     [failed] = (await lines_of(client, world, batch.error_file_id)).values()
     assert (failed["custom_id"], failed["response"]["status_code"], failed["error"]) == ("bad", 400, None)
     assert failed["response"]["body"]["error"]["message"]
+
+
+async def test_the_lines_of_the_readme_run_as_printed(
+    connect: Connect, world: World, capsys: pytest.CaptureFixture[str]
+):
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [block] = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "client.batches" in each]
+    eager = connect()
+    printed = block.replace("gpt-4", eager.account.alias).replace("sleep(1)", "sleep(0.1)")
+    http = openai.DefaultHttpxClient(trust_env=False, verify=False)
+    said: dict[str, Any] = {
+        "client": openai.OpenAI(base_url=str(eager.base_url), api_key=eager.api_key, http_client=http)
+    }
+    await asyncio.to_thread(exec, printed, said)
+    http.close()
+
+    first, *answers = capsys.readouterr().out.splitlines()
+    assert first.startswith("completed ")
+    assert sorted(answers) == ["fr Paris", "it Rome"]
+    await lines_of(eager, world, said["batch"].output_file_id)
 
 
 async def test_files_are_listed_read_and_deleted(client: Eager):

@@ -11,8 +11,11 @@ from api import app, openapi_gateway
 from api.openapi import document
 from api.openapi_responses import REFUSALS
 from api.openapi_samples import sample
+from api.wire.batches import BatchOut, DryRunOut
 from api.wire.events import EVENTS
 from shared import event_types
+from shared.line_checks import LineChecks
+from shared.states import Endpoint
 from tests.api.conform import found_wrong
 from tests.contract.routes import NOBODY, ROUTES, filled, named, opened_by, refusal
 from tests.scene import HELLO, Scene, refused
@@ -93,6 +96,15 @@ def test_posts_that_change_something_take_an_idempotency_key():
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.body is not None], ids=named)
 def test_the_body_that_try_it_out_starts_with_is_taken(route: Any):
     route.body.model_validate(sample(route))
+
+
+def test_examples_of_batches_are_what_is_taken_and_answered(whole: dict[str, Any]):
+    sent = whole["paths"]["/v1/batches"]["post"]["requestBody"]["content"]["application/x-ndjson"]["example"]
+    checks = LineChecks(Endpoint.CHAT, longest=1000)
+    assert [checks.line(n, line.encode()).custom_id for n, line in enumerate(sent.splitlines())] == ["fr", "it"]
+    for model in (BatchOut, DryRunOut):
+        [example] = whole["components"]["schemas"][model.__name__]["examples"]
+        model.model_validate(example, strict=True)
 
 
 def test_every_type_is_a_webhook_with_an_example_of_its_schema(whole: dict[str, Any]):

@@ -1,6 +1,7 @@
 """Fairness: a team's big job delays another team's single call by a bound, and batches have units of their own."""
 
 import os
+from pathlib import Path
 
 from tests.batches import ended, line, submit
 from tests.stack import FreshStacks, Stack
@@ -42,9 +43,12 @@ async def test_a_single_call_does_not_wait_for_all_of_another_teams_big_job_nor_
 
 
 async def niceness_of_units(stack: Stack, job_id: str) -> set[int]:
-    """Of the units that ran the calls of a job."""
+    """Of the units that ran the calls of a job, and of their sessions where Linux shares itself out by these."""
     rows = await stack.sql("select distinct worker from calls where job_id = %s", job_id)
-    return {os.getpriority(os.PRIO_PROCESS, int(row.worker.rsplit(":", 1)[1])) for row in rows}
+    pids = [int(row.worker.rsplit(":", 1)[1]) for row in rows]
+    sessions = [Path(f"/proc/{pid}/autogroup") for pid in pids]
+    found = {int(path.read_text().split()[-1]) for path in sessions if path.exists()}
+    return found | {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids}
 
 
 async def no_more_are_rung(stack: Stack, team: Team) -> bool:

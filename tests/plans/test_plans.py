@@ -123,10 +123,6 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("store responses", calls.STORE_RESPONSES, (IDS, TEXTS)),
     ("lost", waiting_calls.LOST, {"batched": False, "rung_before_s": 5, "limit": 100}),
     ("lost lines", waiting_calls.LOST, {"batched": True, "rung_before_s": 5, "limit": 100}),
-    ("look for waiting calls", dispatching.LOOK, {"calls": 256, "lines": 1024}),
-    ("calls to dispatch", dispatching.CALLS, {"room": 256}),
-    ("lines to dispatch", dispatching.LINES, {"room": 256, "teams": ["team-9"], "keys": [uuid4()], "scopes": ["x"]}),
-    ("mark as rung", dispatching.MARK, {"ids": IDS, "held": IDS[:2]}),
     ("slow a provider", provider_slowdowns.RECORD, {"alias": "m", "began_s": 1.0, "retry_after_s": None}),
     ("running at slowed providers", provider_slowdowns.RUNNING, (["x"],)),
     ("expired", waiting_calls.EXPIRED, (100,)),
@@ -185,3 +181,50 @@ def test_no_large_table_is_read_from_end_to_end(database: psycopg.Connection[Any
 
 def test_a_scan_would_be_seen(database: psycopg.Connection[Any]):
     assert scanned(database, "select * from calls where purpose = 'x'", None) == ["calls"]
+
+
+READ = {"keys": [uuid4()], "scopes": ["x"]}
+FLOWS = {
+    "teams": ["team-1", "team-2"], "rooms": [None, 3], "shares": [8, 8], "read": [32, 32], "flows": 128,
+    "after_keys": [dispatching.FIRST.key_id] * 2, "after_aliases": [""] * 2, **READ}  # fmt: skip
+DISPATCHING: Sequence[tuple[str, Any, set[str]]] = (
+    (dispatching.LOOK, {"calls": 256, "lines": 1024}, {"ix_calls_waiting", "ix_calls_lines_waiting", "ix_calls_rung"}),
+    (dispatching.CALLS, {"room": 256}, {"ix_calls_waiting"}),
+    (dispatching.LINES, {"room": 256, "teams": ["team-9"], **READ}, {"ix_calls_lines_waiting"}),
+    (dispatching.FLOWS_LINES, FLOWS, {"ix_calls_lines_flows", "ix_calls_lines_waiting"}),
+    (dispatching.MARK, {"ids": IDS, "held": IDS[:2]}, {"pk_calls"}),
+)
+BUSY = {"ix_calls_team_unfinished", "ix_calls_rung"}
+"""What runs and what is rung is little, however much waits."""
+YOUNG = """
+insert into organizations (id, name) values ('o', 'o');
+insert into teams (id, organization_id, callback_secret_sealed)
+  select 'team-' || n, 'o', '' from generate_series(1, 200) n;
+insert into jobs (id, team_id, organization_id, job_type, status, calls_total)
+  select md5('job' || n)::uuid, 'team-' || n, 'o', 't', 'in_progress', 2 from generate_series(1, 200) n;
+insert into calls (id, job_id, team_id, model, candidates, deadline_at, batched, custom_id, key_id)
+  select gen_random_uuid(), md5('job' || 1 + n % 200)::uuid, 'team-' || 1 + n % 200, 'm', array['m' || n % 1000],
+         now() + interval '1 day', true, n, md5('key' || n % 200)::uuid from generate_series(1, 5000) n;
+"""
+
+
+def indexes_of_calls(connection: psycopg.Connection[Any], sql: str, params: Any) -> set[str]:
+    """By which ones the dispatcher would read calls; a read of the whole table has no name and is an error."""
+    with connection.transaction(force_rollback=True):
+        connection.execute(dispatching.PLANNED)
+        [[[found]]] = connection.execute("explain (format json) " + sql, params).fetchall()
+    reads = [node for node in nodes(found["Plan"]) if node.get("Relation Name") == "calls"]
+    return {node["Index Name"] for node in reads if node["Node Type"] != "ModifyTable"}
+
+
+def test_the_dispatcher_reads_in_the_order_of_its_indexes_whatever_the_statistics(
+    database: psycopg.Connection[Any], servers: Servers
+):
+    url = servers.create_database()
+    with psycopg.connect(url, autocommit=True) as young:
+        young.execute(YOUNG)
+        for connection in (database, young):
+            for sql, params, wanted in DISPATCHING:
+                found = indexes_of_calls(connection, sql, params)
+                assert wanted <= found <= wanted | BUSY, sql
+    servers.drop_database(url)

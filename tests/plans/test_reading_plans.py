@@ -233,10 +233,13 @@ def test_a_batch_object_is_made_of_what_runs_and_what_failed(
 def test_what_is_left_to_be_retried_is_found_among_the_lines_of_the_family(
     database: psycopg.Connection[Any], batch: UUID
 ):
-    given = {"root": batch, "parent": batch, "statuses": ["failed"], "codes": [], "limit": None}
-    plan = Plan(database, batch_retries.POSITIONS, given)
-    assert plan.scanned == []
-    assert plan.rows(heap=False) <= LINES + 10
+    for sql, given in (
+        (batch_retries.ENDED, {"parent": batch, "statuses": ["failed"], "codes": []}),
+        (batch_retries.SUCCEEDED, ([batch],)),
+    ):
+        plan = Plan(database, sql, given)
+        assert plan.scanned == []
+        assert plan.rows(heap=False) <= LINES + 10
 
 
 def test_a_page_of_ended_lines_reads_no_line_before_or_after_it(database: psycopg.Connection[Any], batch: UUID):

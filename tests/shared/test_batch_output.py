@@ -94,7 +94,7 @@ def test_every_byte_of_a_line_that_never_ran_is_as_documented():
 
 def test_a_line_that_was_cancelled_says_so():
     error = shown(failed("cancelled", "cancelled"))["error"]
-    message = "This request was not completed before the batch was cancelled."
+    message = "This request was cancelled before it was completed."
     assert error == {"code": "batch_cancelled", "message": message}
 
 

@@ -41,7 +41,8 @@ class Files:
         return file_id
 
     async def lines(self, *pieces: bytes, longest: int = 100) -> list[tuple[int, bytes | None]]:
-        return [line async for line in lines(self.db, await self.of(*pieces), longest=longest)]
+        found = [line async for line in lines(self.db, await self.of(*pieces), longest=longest)]
+        return [line for line in found if line[1] != b""]
 
 
 async def test_lines_are_counted_with_the_blank_ones_and_come_without_their_ends(written: Files):
@@ -65,6 +66,15 @@ async def test_lines_go_over_the_ends_of_chunks(written: Files):
     pieces = [whole[n : n + 700_001] for n in range(0, len(whole), 700_001)]
     assert await written.lines(*pieces, longest=10 * CHUNK_BYTES) == [(0, first), (1, second), (2, third), (3, b"d")]
     assert await written.lines(*pieces, longest=CHUNK_BYTES) == [(0, first), (1, None), (2, third), (3, b"d")]
+
+
+async def test_a_reader_of_blanks_has_its_turn_after_every_chunk_and_counts_them(written: Files):
+    blanks = b"\n" * (CHUNK_BYTES - 4) + b" \r\n\t"
+    file_id = await written.of(b"a\n\n", blanks, blanks, b" b\n", b"\n\nc")
+    found = [line async for line in lines(written.db, file_id, longest=100)]
+    many = 2 * (CHUNK_BYTES - 3)
+    assert [raw for _, raw in found] == [b"a", b"", b"\t b", b"c"]
+    assert [found[0][0], *(number for number, _ in found[2:])] == [0, 2 + many, 5 + many]
 
 
 async def bytes_of(db: Database, file_id: UUID, start: int, stop: int) -> bytes:

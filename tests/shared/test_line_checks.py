@@ -1,5 +1,6 @@
 """What is told of the lines of a batch's input file."""
 
+import gzip
 from typing import Any
 
 import orjson
@@ -37,9 +38,15 @@ def fault(raw: bytes | None, **given: Any) -> tuple[str, str, str | None]:
 
 NO_JSON = [
     (None, "The line is longer than 1000 bytes"),
-    (b"{", "The line is not valid JSON (character 1)"),
-    (b'{"a": "\xff"}', "The line is not valid JSON"),
-    (b'["custom_id"]', "The line is not a JSON object"),
+    (b"{", "The line is not valid JSON (character 1): each line must be one whole JSON object"),
+    (b"custom_id,text", "The line is not valid JSON: each line must be one whole JSON object"),
+    (b'{"a": "\xff"}', "The line is not UTF-8"),
+    ("{}".encode("utf-16"), "The line is not UTF-8"),
+    ("{}".encode("utf-16-le"), "The line is not UTF-8 text: it has NUL bytes"),
+    (gzip.compress(b"{}"), "The file is packed: send it unpacked"),
+    (b"{}\r{}\r", "The line is not valid JSON: lines must end with a line feed"),
+    (b'["custom_id"]', "The line is a JSON array: write one object per line"),
+    (b'"custom_id"', "The line is not a JSON object"),
     (line(custom_id="\x00"), "The line cannot be taken: NUL characters are not allowed"),
     (b'{"a":' + b"[" * 70 + b"]" * 70 + b"}", "The line cannot be taken: nesting is over 64 levels"),
 ]

@@ -1,6 +1,8 @@
 """A batch is accepted whole, with its money held, or refused whole with all that is wrong."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +10,9 @@ import pytest
 
 from shared import batches, files
 from shared.batches import MOST_INPUT_BYTES
+from shared.db import Database, Tx
 from shared.ending import End, end_job
+from shared.files import CHUNK_BYTES
 from shared.line_checks import MOST_LINES
 from shared.messages import Ended
 from shared.states import Endpoint, JobStatus
@@ -94,7 +98,8 @@ async def test_every_line_that_is_wrong_is_told_and_nothing_of_the_others_is_kep
         ("model_not_found", "body.fallbacks", 6),
     ]
     assert (await job_of(scene, id_)).error_message == (
-        "The batch was refused: line 2: The line is not valid JSON (character 1) (3 more)"
+        "The batch was refused: line 2: The line is not valid JSON (character 1): "
+        "each line must be one whole JSON object (3 more)"
     )
     assert await team.credits() == (1000, 0, 1000)
     await in_order(scene, team)
@@ -201,7 +206,7 @@ async def test_a_budget_holds_the_sum_of_its_lines_or_refuses_it(scene: Scene, o
     )
     assert (held.held_nanousd, held.spent_nanousd) == (2 * 13_600_000, 0)
 
-    assert await refused(scene, await asked(scene, team, named(team, "c", "d"))) == [("budget_exceeded", None, None)]
+    assert await refused(scene, await asked(scene, team, named(team, "c", "d"))) == [("budget_in_flight", None, None)]
     assert (await checked(scene, await asked(scene, team, named(team, "c")))).status == "in_progress"
     await in_order(scene, team)
 
@@ -237,6 +242,29 @@ async def test_a_batch_that_is_cancelled_while_it_is_checked_leaves_no_line(scen
     assert await scene.events(str(id_)) == ["job.cancelled"]
     assert await team.credits() == (1000, 0, 1000)
     await in_order(scene, team)
+
+
+class Counted(Database):
+    """How many statements of their own it was asked for: each reads a piece of a file, or little else."""
+
+    statements = 0
+
+    def hot_statement(self) -> AbstractAsyncContextManager[Tx]:
+        self.statements += 1
+        return super().hot_statement()
+
+
+@pytest.mark.parametrize("first", [b"", b"{"])
+async def test_a_cancelled_batch_is_not_read_to_its_end(scene: Scene, team: Team, first: bytes):
+    large = {"messages": [{"role": "user", "content": "x" * (GROUP_BYTES // 2)}]}
+    id_ = await asked(scene, team, [first, *named(team, *"abcdefgh", body=large)])
+    batch = await leased(scene, id_)
+    async with scene.rt.db.hot_transaction() as tx:
+        assert await batches.ask_to_cancel(tx, id_)
+    counted = Counted(scene.rt.settings.database_url, pool=3)
+    await batch_checks.check(replace(scene.rt, db=counted), batch, WORKER)
+    await counted.close()
+    assert counted.statements < 4 * GROUP_BYTES // CHUNK_BYTES, "two of four groups at most"
 
 
 async def test_who_lost_the_lease_writes_nothing(scene: Scene, team: Team):

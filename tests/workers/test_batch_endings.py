@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from shared import files, ids
 from shared.db import Database
@@ -83,7 +84,8 @@ async def test_good_lines_are_in_one_file_and_bad_ones_in_the_other_in_the_order
 async def test_its_event_says_what_became_of_it(scene: Scene, team: Team):
     id_ = await begun(scene, team, "good", "bad", "expired")
     await over(scene, id_, "failed", "deadline_exceeded")
-    batch = await end(scene, id_)
+    with capture_logs() as logged:
+        batch = await end(scene, id_)
     [event] = (await team.get(f"/jobs/{id_}/events")).json()["events"]
     name = ids.batch(id_)
     assert (event["type"], event["job_id"]) == ("batch.expired", str(id_))
@@ -100,6 +102,8 @@ async def test_its_event_says_what_became_of_it(scene: Scene, team: Team):
         "metadata": {"for": "reports"},
         "result_url": f"/v1/batches/{name}",
     }
+    [found] = [entry for entry in logged if entry["event"] == "batch_ended"]
+    assert (found["batch"], found["status"], found["lines"], found["expired"]) == (name, "expired", 3, 1)
 
 
 @pytest.mark.parametrize(

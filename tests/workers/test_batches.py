@@ -146,7 +146,12 @@ async def test_trouble_of_the_database_costs_the_batch_nothing(scene: Scene, tea
     await hurried.close()
 
     assert (await read(scene, id_)).status == "validating"
-    assert await unattended(scene, id_)
+    assert not await unattended(scene, id_), "it is not tried again at once"
+    async with scene.later(1.1) as later, later.db.hot_statement() as tx:
+        assert id_ in await batches.unattended(tx, limit=1000)
+    async with scene.rt.db.hot_transaction() as tx:
+        assert await batches.ask_to_cancel(tx, id_)
+    assert await unattended(scene, id_), "there is nothing to wait for before it is cancelled"
 
 
 async def test_a_batch_at_which_the_check_itself_fails_is_refused(scene: Scene, team: Team):

@@ -6,11 +6,13 @@ from uuid import UUID
 import pytest
 
 from shared import waiting_calls
+from shared.db import Database, hot
+from shared.dispatching import FLOWS, HEADS_READ
 from shared.messages import RunCalls
 from shared.runtime import redis_client
 from tests.scene import HELLO, Scene, Team, refused
 from tests.workers.lines import Lines, accepted, bells, of_teams
-from workers.dispatcher import LEAST_WINDOW, Dispatcher
+from workers.dispatcher import LEAST_WINDOW, LINES_DOWN_S, Dispatcher, LineWindow
 
 MANY = LEAST_WINDOW + 8
 
@@ -79,6 +81,29 @@ async def test_no_more_lines_are_rung_than_workers_take_and_more_when_they_took_
     assert bells(scene) == lines.ids[LEAST_WINDOW:]
 
 
+def test_a_burst_of_claims_is_not_taken_for_speed():
+    window = LineWindow()
+    window.rang(500)
+    window.saw(0)
+    assert LEAST_WINDOW < window.size < 250
+
+
+async def test_lines_that_cannot_be_looked_at_keep_no_call_waiting(scene: Scene):
+    await accepted(scene, await scene.team(), 1)
+    job = await (await scene.team()).job(calls=[{"messages": HELLO}] * 65)
+    bells(scene, RunCalls)
+    url = scene.rt.settings.database_url
+    hurried = Database(url, pool=2, name="hurried", session={"lock_timeout": "20ms"})
+    dispatcher = Dispatcher(replace(scene.rt, db=hurried))
+    async with scene.rt.db.hot_transaction() as tx:
+        await hot(tx, "lock provider_slowdowns in access exclusive mode")
+        assert (await dispatcher.tick(), len(job["calls"])) == (1, 65)
+        assert await dispatcher.tick() == 0
+    await hurried.close()
+    assert bells(scene) == []
+    assert dispatcher.pause_s <= LINES_DOWN_S
+
+
 async def test_it_looks_again_soon_only_while_there_is_work_for_workers_or_a_place_to_wait_for(scene: Scene):
     patient = replace(scene.rt, settings=scene.rt.settings.model_copy(update={"dispatch_s": 30}))
     idle, held, busy = Dispatcher(patient), Dispatcher(patient), Dispatcher(patient)
@@ -127,6 +152,81 @@ async def test_lines_that_are_not_due_or_too_late_are_not_rung(scene: Scene, dis
         await Dispatcher(rt).tick()
     assert bells(scene) == waiting.ids
     assert await state_of(scene, late.ids[0]) == ("pending", False, 0)
+
+
+HELD = [
+    ("virtual_keys set blocked", "true", "false"),
+    ("virtual_keys set revoked_at", "app_now()", "null"),
+    ("teams set status", "'suspended'", "'active'"),
+    ("teams set status", "'paused'", "'active'"),
+    ("organizations set status", "'suspended'", "'active'"),
+]
+
+
+async def test_lines_wait_while_their_key_or_team_is_stopped_and_go_on_after(scene: Scene, dispatcher: Dispatcher):
+    team = await scene.team()
+    lines = await accepted(scene, team, 2)
+    of = {"virtual_keys": "team_id", "teams": "id", "organizations": "id"}
+    for change, stopped, again in HELD:
+        update = f"update {change} = {{}} where {of[change.split()[0]]} = :id returning id"
+        id_ = (await scene.row("select organization_id as id from teams where id = :id", id=team.id)).id
+        given = id_ if change.startswith("organizations") else team.id
+        await scene.rows(update.format(stopped), id=given)
+        assert await dispatcher.tick() == 0, change
+        await scene.rows(update.format(again), id=given)
+    await scene.rows("update virtual_keys set expires_at = app_now() where team_id = :id returning id", id=team.id)
+    assert await dispatcher.tick() == 2
+    assert bells(scene) == lines.ids, "what a key brought before it expired runs"
+
+
+async def test_lines_behind_many_that_are_held_are_found(scene: Scene, dispatcher: Dispatcher):
+    team = await scene.team()
+    held, free = await key_of(scene, team), await key_of(scene, team)
+    await accepted(scene, team, HEADS_READ * LEAST_WINDOW + 1, key_id=held)
+    await scene.rows("update virtual_keys set blocked = true where id = :id returning id", id=held)
+    later = await accepted(scene, team, 2, key_id=free)
+    sooner = await accepted(scene, team, 1, key_id=free, priority=-1)
+
+    assert await dispatcher.tick() == 3
+    assert bells(scene) == [*later.ids, *sooner.ids]
+
+
+async def test_a_team_with_very_many_flows_is_visited_in_parts(scene: Scene, dispatcher: Dispatcher):
+    team = await scene.team()
+    lines = await accepted(scene, team, FLOWS + 2)
+    await scene.rows(
+        """with named as (update calls set candidates = array['alias-' || 1000 + position] where job_id = :id
+                          returning candidates[1] as alias, position)
+           insert into model_aliases (alias, litellm_model, provider, actual_model, display_name)
+           select alias, 'm', case when position <= :held then 'refusing' else 'other' end, 'm', alias from named
+           returning alias""",
+        id=lines.job_id,
+        held=FLOWS,
+    )
+    await scene.rows(
+        """insert into provider_slowdowns (provider, refused_at, until, in_flight)
+           values ('refusing', app_now(), app_now() + interval '60 s', 2) returning provider"""
+    )
+    assert [await dispatcher.tick(), await dispatcher.tick(), await dispatcher.tick()] == [0, 1, 0]
+    assert bells(scene) == lines.ids[-1:]
+
+
+async def test_a_line_that_is_tried_again_stands_behind_those_that_were_there(scene: Scene, dispatcher: Dispatcher):
+    lines = await accepted(scene, await scene.team(), 3)
+    await scene.rows("update calls set run_at = app_now() where id = :id returning id", id=lines.ids[0])
+    await dispatcher.tick()
+    assert bells(scene) == [*lines.ids[1:], lines.ids[0]]
+
+
+async def test_a_team_of_many_models_has_its_order(scene: Scene, dispatcher: Dispatcher):
+    team = await scene.team()
+    lines = await accepted(scene, team, 2 * LEAST_WINDOW)
+    await scene.rows(
+        "update calls set candidates = array['m' || position] where job_id = :id returning id", id=lines.job_id
+    )
+    sooner = await accepted(scene, team, 3, priority=5)
+    await dispatcher.tick()
+    assert bells(scene) == [*sooner.ids, *lines.ids[: LEAST_WINDOW - 3]]
 
 
 async def test_lines_leave_a_teams_own_calls_alone(scene: Scene):
@@ -282,6 +382,19 @@ async def test_at_a_slowed_provider_teams_have_their_turns_too(scene: Scene):
             "update calls set state = 'cancelled', completed_at = app_now() where id = any(:ids) returning id", ids=rung
         )
     assert given == {heavy.id: 6, light.id: 2}
+
+
+async def test_what_comes_behind_many_lines_for_a_slowed_provider_runs_meanwhile(scene: Scene, dispatcher: Dispatcher):
+    first, second = sorted([await at(scene, "openai"), await at(scene, "openai")], key=lambda team: team.id)
+    placed = await accepted(scene, first, 1)
+    await accepted(scene, second, 2 * LEAST_WINDOW)
+    free = await accepted(scene, second, 3, model="elsewhere")
+    await scene.rows(
+        """insert into provider_slowdowns (provider, refused_at, until, in_flight)
+           values ('openai', app_now(), app_now(), 1) returning provider"""
+    )
+    await dispatcher.tick()
+    assert sorted(bells(scene)) == sorted([*placed.ids, *free.ids])
 
 
 async def test_a_live_call_that_is_refused_slows_lines_and_is_tried_again_as_ever(scene: Scene, dispatcher: Dispatcher):

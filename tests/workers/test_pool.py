@@ -87,6 +87,13 @@ async def test_reserve_waits_at_the_limit_until_a_task_ends(pool: Pool[Claim], r
     assert len(rows.ran) == 1
 
 
+async def test_rows_are_taken_no_faster_than_their_pace(rows: Rows):
+    paced = Pool(limit=9, lag=LoopLag(), claim=rows.claim, run=rows.run, pace_s=0.1)
+    assert paced.reserve(2)
+    assert not paced.has_room()
+    assert await asyncio.wait_for(await waiting(paced), 5)
+
+
 async def test_closed_door_sends_waiting_threads_home(pool: Pool[Claim]):
     assert pool.reserve(1)
     reserving = [await waiting(pool) for _ in range(3)]
