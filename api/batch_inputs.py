@@ -48,7 +48,7 @@ class JsonTooLarge(BodyTooLarge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines:
+class InputFile:
     """The file of a new batch.
 
     finish: keeps it, in the transaction that makes the batch; raises FileGone or BadRequest when it is not there.
@@ -91,7 +91,7 @@ def asked_in_query(query: BatchQuery) -> BatchIn:
     return BatchIn.model_construct(**said, output_expires_after=kept)
 
 
-def uploaded(file_id: UUID, team_id: str, *, gone: str = NO_FILE) -> Lines:
+def uploaded(file_id: UUID, team_id: str, *, gone: str = NO_FILE) -> InputFile:
     """A file that the team uploaded before: nobody deletes it once its batch is there.
 
     gone: what is said when somebody did before that.
@@ -101,13 +101,13 @@ def uploaded(file_id: UUID, team_id: str, *, gone: str = NO_FILE) -> Lines:
         if not await files.hold(tx, file_id, team_id):
             raise BadRequest(gone, param="input_file_id")
 
-    return Lines(file_id=file_id, finish=finish)
+    return InputFile(file_id=file_id, finish=finish)
 
 
 @asynccontextmanager
 async def opened(
     rt: Runtime, key: Key, body: BatchIn, received: Upload | None, *, dry_run: bool
-) -> AsyncIterator[Lines]:
+) -> AsyncIterator[InputFile]:
     """The lines of a batch while it is made; what came with the request is taken away when it is refused.
 
     Raises BadRequest, Invalid.
@@ -162,7 +162,7 @@ def _is_json(raw: bytes) -> bool:
     return True
 
 
-async def _found(rt: Runtime, key: Key, file_id: UUID | None) -> Lines:
+async def _found(rt: Runtime, key: Key, file_id: UUID | None) -> InputFile:
     async with rt.db.hot_statement() as tx:
         found = None if file_id is None else await files.read(tx, file_id, key.team_id)
     if found is None:  # of another purpose: `hold` refuses it
@@ -172,9 +172,9 @@ async def _found(rt: Runtime, key: Key, file_id: UUID | None) -> Lines:
     return uploaded(found.id, key.team_id)
 
 
-def _brought(upload: Upload) -> Lines:
+def _brought(upload: Upload) -> InputFile:
     file_id = upload.writer.file_id
-    return Lines(file_id=file_id, finish=upload.finish, brought=file_id)
+    return InputFile(file_id=file_id, finish=upload.finish, brought=file_id)
 
 
 def _unwritten(rt: Runtime, key: Key, *, kept_s: int) -> Upload:

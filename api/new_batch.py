@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from api import prefer, submission
 from api.auth import Caller
-from api.batch_inputs import Lines
+from api.batch_inputs import InputFile
 from api.batch_objects import MONEY_CODES, batch_object, dry_run_object, find_batch
 from api.desk import Desk
 from api.gateway import headers
@@ -46,7 +46,7 @@ class Wanted:
     """A batch as it was asked for. check: what may refuse it in the transaction that makes it, before all else."""
 
     new: NewBatch
-    lines: Lines
+    lines: InputFile
     metadata: Mapping[str, Any]
     callback: Sealed
     check: Check | None = None

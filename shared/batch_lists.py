@@ -7,6 +7,7 @@ from uuid import UUID
 
 from shared.batches import COLUMNS, Batch
 from shared.db import Tx, hot
+from shared.sql_terms import FAILURES
 
 # Of the lines only those in progress and, until the batch is final, the failed ones are looked at, in their indexes.
 # A dry run has no job; that it is left out is said for the index too.
@@ -18,11 +19,7 @@ select {COLUMNS}, j.metadata, j.client_cost_nanousd as cost_nanousd, j.credits_c
        case when b.in_progress_at is null or j.completed_at is not null then 0 else
            (select count(*) from calls c where c.job_id = b.id and c.state = 'in_progress') end as in_progress,
        case when b.in_progress_at is null or b.error_summary is not null or j.calls_failed = j.calls_expired then '[]'
-            else (select json_agg(e) from (
-                  select coalesce(c.error_code, 'internal_error') as code, count(*) as count from calls c
-                   where c.job_id = b.id and c.state = 'failed' and c.batched
-                     and c.error_code is distinct from 'deadline_exceeded'
-                   group by 1 order by 2 desc, 1) e) end as failures
+            else (select json_agg(e) from ({FAILURES.format(batch_id="b.id")}) e) end as failures
   from batches b join jobs j on j.id = b.id
  where b.team_id = %(team_id)s and not b.dry_run
 """

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from shared import log, money
-from shared.batch_results import Line
+from shared.batch_results import EndedLine
 from shared.failures import message
 from shared.states import CallState, Endpoint
 from shared.wire import answers, embeddings
@@ -38,7 +38,7 @@ ERASED = {"code": "answer_erased", "message": "This request was completed, but i
 UNREADABLE = {"code": "answer_unreadable", "message": "This request was completed, but its answer cannot be shown."}
 
 
-async def written(page: Iterable[Line]) -> AsyncIterator[tuple[Line, bytes]]:
+async def written(page: Iterable[EndedLine]) -> AsyncIterator[tuple[EndedLine, bytes]]:
     """Each line with its bytes; the event loop gets its turn in between."""
     since_turn = 0
     for found in page:
@@ -53,7 +53,7 @@ async def written(page: Iterable[Line]) -> AsyncIterator[tuple[Line, bytes]]:
         yield found, line(found)
 
 
-def line(found: Line) -> bytes:
+def line(found: EndedLine) -> bytes:
     """One line of the output file, or of the error file where it did not succeed, with its line feed."""
     response, error = _outcome(found)
     shown = {
@@ -67,7 +67,7 @@ def line(found: Line) -> bytes:
     return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _outcome(found: Line) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+def _outcome(found: EndedLine) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
     """`response` and `error`; one of them is None."""
     if found.state == CallState.COMPLETED:
         return _completed(found)
@@ -80,7 +80,7 @@ def _outcome(found: Line) -> tuple[dict[str, Any] | None, dict[str, str] | None]
     return _response(found, problem.status, problem.body), None
 
 
-def _completed(found: Line) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+def _completed(found: EndedLine) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
     if found.response is None:
         return None, ERASED
     try:
@@ -91,7 +91,7 @@ def _completed(found: Line) -> tuple[dict[str, Any] | None, dict[str, str] | Non
         return None, UNREADABLE
 
 
-def _answer(found: Line) -> dict[str, Any] | orjson.Fragment:
+def _answer(found: EndedLine) -> dict[str, Any] | orjson.Fragment:
     """The body that this request would have had alone."""
     match found.endpoint:
         case Endpoint.EMBEDDING:
@@ -101,5 +101,5 @@ def _answer(found: Line) -> dict[str, Any] | orjson.Fragment:
     return answers.chat_completion(found)
 
 
-def _response(found: Line, status: int, body: dict[str, Any] | orjson.Fragment) -> dict[str, Any]:
+def _response(found: EndedLine, status: int, body: dict[str, Any] | orjson.Fragment) -> dict[str, Any]:
     return {"status_code": status, "request_id": f"req_{found.id.hex}", "body": body}

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
+from shared.sql_terms import FAILURES, FINAL_BATCH
 from shared.states import BatchStatus
 
 PAGE = 250
@@ -36,14 +37,10 @@ select l.id, l.custom_id, l.ended_number, l.state, l.endpoint, l.model, l.create
  order by l.ended_number
 """
 
-ERROR_SUMMARY = """
-select coalesce(error_code, 'internal_error') as code, count(*) as count from calls
- where job_id = %s and state = 'failed' and batched and error_code is distinct from 'deadline_exceeded'
- group by 1 order by 2 desc, 1
-"""
+ERROR_SUMMARY = FAILURES.format(batch_id="%s")
 
-PROGRESS = """
-select j.id, b.status in ('completed', 'failed', 'expired', 'cancelled') as is_over,
+PROGRESS = f"""
+select j.id, b.status in {FINAL_BATCH} as is_over,
        j.calls_completed + j.calls_failed + j.calls_cancelled as ended
   from jobs j join batches b using (id) where j.id = any(%s)
 """
@@ -62,7 +59,7 @@ returning id
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class EndedLine:
     """A line that ended. ended_number: its place among them, from 1, without gaps.
 
     response: the stored answer's JSON text; None where there is none, or where it is erased. as_base64: how the vectors
@@ -98,10 +95,12 @@ class Progress:
     is_over: bool
 
 
-async def page(tx: Tx, batch_id: UUID, after: int, *, limit: int = PAGE, most_bytes: int = PAGE_BYTES) -> list[Line]:
+async def page(
+    tx: Tx, batch_id: UUID, after: int, *, limit: int = PAGE, most_bytes: int = PAGE_BYTES
+) -> list[EndedLine]:
     """The lines that ended next after that number; fewer than `limit` where their answers are big."""
     given = {"batch_id": batch_id, "after": after, "limit": limit, "most_bytes": most_bytes}
-    return [Line(**row._asdict()) for row in await hot(tx, READ_PAGE, given)]
+    return [EndedLine(**row._asdict()) for row in await hot(tx, READ_PAGE, given)]
 
 
 async def error_summary(tx: Tx, batch_id: UUID) -> list[dict[str, Any]]:

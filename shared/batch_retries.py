@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from shared.db import Tx, hot
+from shared.sql_terms import FINAL_BATCH
 
 CODES_IN_FILES = {"batch_expired": "deadline_exceeded", "batch_cancelled": "cancelled"}
 """What error files say for these codes of calls."""
@@ -32,7 +33,7 @@ with recursive family as (
 
 RUNNING = f"""
 {FAMILY}
-select id from family where status not in ('completed', 'failed', 'expired', 'cancelled') order by id limit 1
+select id from family where status not in {FINAL_BATCH} order by id limit 1
 """
 
 OTHERS = f"{FAMILY} select id from family where id <> %(but)s"

@@ -1,8 +1,8 @@
 """What the dispatcher reads and marks: calls, and lines of batches, that nobody has rung yet, bounded for each team.
 
-Priority and age order a team's own; the turns of teams are in shared/turns.py. What a look costs depends on the teams
-that wait and on the room, not on how much waits: every part of a statement is in the order of one whole index and ends
-at a limit, and PLANNED leaves the planner no other way. What waits is often younger than all statistics.
+Priority and age order a team's own; the turns of teams are in shared/team_turns.py. What a look costs depends on the
+teams that wait and on the room, not on how much waits: every part of a statement is in the order of one whole index and
+ends at a limit, and PLANNED leaves the planner no other way. What waits is often younger than all statistics.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from shared.db import Tx, hot
 from shared.sql_terms import BUSY, SCOPE
-from shared.turns import Queue, Turn
+from shared.team_turns import Queue, Turn
 
 # For the rest of the transaction. Without a sort only the index that a part's `order by` spells out will do. What is
 # joined to it is behind an `offset 0`: looked up by its key for each row that is read.

@@ -19,7 +19,7 @@ from shared.jobs import Job
 from shared.messages import Stop
 from shared.runtime import Runtime
 from shared.states import JobStatus
-from shared.unfinished_calls import Lines
+from shared.unfinished_calls import LineGroup
 
 STOP_S = 2.0
 """How long a worker may take to end a stream that is cancelled; after that it is ended without it."""
@@ -183,7 +183,7 @@ def _unused(ended: Iterable[Call]) -> Unused:
     return unused
 
 
-def _never_run(team_id: str, groups: Iterable[Lines]) -> Unused:
+def _never_run(team_id: str, groups: Iterable[LineGroup]) -> Unused:
     """The same for lines: limits count them when they are rung."""
     unused: dict[tuple[str, UUID | None], list[str]] = {}
     for group in groups:

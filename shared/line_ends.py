@@ -10,7 +10,7 @@ from shared.failures import message
 from shared.jobs import Job
 from shared.settling import Spent
 from shared.states import CallState
-from shared.unfinished_calls import Lines
+from shared.unfinished_calls import LineGroup
 from shared.usage_lines import UsageLines
 
 
@@ -21,7 +21,7 @@ async def are_heard(tx: Tx, team_id: str) -> bool:
 
 async def end_lines(
     tx: Tx, job: Job, *, code: str, limit: int, finish: Ending | None, now: datetime
-) -> tuple[list[Lines], Aftermath]:
+) -> tuple[list[LineGroup], Aftermath]:
     """End up to `limit` unfinished lines of a locked batch that nobody hears, and finish its job if these are the last.
 
     code: what the lines end with. Who waits for one of them is not told: 50,000 ids for nobody.
@@ -44,7 +44,7 @@ async def end_lines(
     return groups, aftermath
 
 
-def _count(job: Job, group: Lines, state: CallState, code: str) -> None:
+def _count(job: Job, group: LineGroup, state: CallState, code: str) -> None:
     job.estimate_nanousd -= group.estimate_nanousd
     job.estimate_tokens -= group.estimated_tokens
     if state == CallState.FAILED:

@@ -11,5 +11,16 @@ BUSY = """
          and c.run_at <= app_now() order by c.rung_at limit t.max_parallel_calls)) rung)
 """
 
+# Of a batch's lines, by its id: how many failed with each code, the most frequent first. Those that expired are counted
+# apart. An index alone has it all.
+FAILURES = """
+    select coalesce(c.error_code, 'internal_error') as code, count(*) as count from calls c
+     where c.job_id = {batch_id} and c.state = 'failed' and c.batched
+       and c.error_code is distinct from 'deadline_exceeded'
+     group by 1 order by 2 desc, 1
+"""
+
+FINAL_BATCH = "('completed', 'failed', 'expired', 'cancelled')"
+
 # Of an alias `a`, where it is asked: a provider, or one of its servers where the alias names an address of its own.
 SCOPE = "a.provider || coalesce(' ' || a.api_base, '')"

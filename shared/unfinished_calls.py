@@ -56,7 +56,7 @@ select c.id from calls c join attempts a on a.call_id = c.id and a.number = c.at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines:
+class LineGroup:
     """Lines that ended together and are counted together. provider: of their last attempt, where they had one.
 
     running: those that a worker runs. rung: those that wait for a worker that was rung for them.
@@ -101,7 +101,7 @@ async def end(
 
 async def end_lines(
     tx: Tx, job_id: UUID, ended_before: int, *, state: str, code: str, message: str, limit: int
-) -> list[Lines]:
+) -> list[LineGroup]:
     """The same for the lines of one locked batch, of which so many have ended; told as sums."""
     params = {
         "job_id": job_id,
@@ -111,7 +111,7 @@ async def end_lines(
         "message": message,
         "limit": limit,
     }
-    return [Lines(**row._asdict()) for row in await hot(tx, END_LINES, params)]
+    return [LineGroup(**row._asdict()) for row in await hot(tx, END_LINES, params)]
 
 
 async def delivering(tx: Tx, job_id: UUID, call_id: UUID | None = None, *, limit: int = 1000) -> list[UUID]:

@@ -5,7 +5,7 @@ from uuid import UUID
 from shared.calls import Call
 from shared.jobs import Job
 from shared.rollup import NO_KEY, Line, Measures, day
-from shared.unfinished_calls import Lines
+from shared.unfinished_calls import LineGroup
 
 
 class UsageLines(dict[Line, Measures]):
@@ -26,7 +26,7 @@ class UsageLines(dict[Line, Measures]):
         }
         self._add(job, measures, model=call.model, provider=call.provider, key_id=call.key_id)
 
-    def count_unrun(self, job: Job, state: str, lines: Lines) -> None:
+    def count_unrun(self, job: Job, state: str, lines: LineGroup) -> None:
         """These lines of this batch became final without a result."""
         self._add(job, {f"calls_{state}": lines.lines}, model=lines.model, provider=lines.provider, key_id=lines.key_id)
 

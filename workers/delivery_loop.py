@@ -19,7 +19,7 @@ from shared.runtime import Runtime
 from workers import claims, webhooks
 from workers.delivery_room import Line, Pace, Room
 from workers.pool import Fence
-from workers.turns import Turns
+from workers.queue_turns import QueueTurns
 from workers.webhooks import Deliverer
 
 logger = log.get(__name__)
@@ -48,7 +48,7 @@ class DeliveryLoop:
         self._room = Room(rt.settings.deliveries_in_flight)
         self._lines: dict[UUID, Line] = {}
         self._rung: set[UUID] = set()
-        self._turns = {pace: Turns() for pace in Pace}
+        self._turns = {pace: QueueTurns() for pace in Pace}
         self._begun: dict[Fence, tuple[Line, float]] = {}
         self._open = True
         self._runner: asyncio.Task[None] | None = None

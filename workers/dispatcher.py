@@ -14,7 +14,7 @@ from shared.db import is_down
 from shared.dispatching import Waiting, queues
 from shared.messages import RunCalls, RunLines
 from shared.runtime import Runtime
-from shared.turns import Turns
+from shared.team_turns import TeamTurns
 from workers.line_heads import LineHeads
 from workers.line_limits import LineLimits
 
@@ -66,8 +66,8 @@ class Dispatcher:
 
     def __init__(self, rt: Runtime) -> None:
         self._rt = rt
-        self._calls = Turns()
-        self._lines = Turns()
+        self._calls = TeamTurns()
+        self._lines = TeamTurns()
         self._heads = LineHeads(rt.db)
         self._window = LineWindow()
         self._limits = LineLimits(rt.redis)

@@ -9,7 +9,7 @@ from uuid import UUID
 from shared import dispatching, provider_slowdowns
 from shared.db import Database
 from shared.dispatching import Head, Place, Waiting, queues
-from shared.turns import Turns
+from shared.team_turns import TeamTurns
 
 
 class LineHeads:
@@ -20,7 +20,7 @@ class LineHeads:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._slowed: dict[str, Turns] = {}
+        self._slowed: dict[str, TeamTurns] = {}
         self._after: dict[str, Place] = {}
         self.waits_for_a_place = False
 
@@ -32,7 +32,7 @@ class LineHeads:
             running = await provider_slowdowns.running(tx, may_run)
             rooms = {scope: most - running.get(scope, 0) for scope, most in may_run.items()}
             closed = [slow.scope for slow in slowed if rooms.get(slow.scope, 0) <= 0]
-            self._slowed = {slow.scope: self._slowed.get(slow.scope) or Turns() for slow in slowed}
+            self._slowed = {slow.scope: self._slowed.get(slow.scope) or TeamTurns() for slow in slowed}
             heads = await dispatching.waiting_lines(tx, room=room, teams=teams, keys=keys, scopes=closed)
             self.waits_for_a_place = any(head.room == 0 for head in heads) or any(left <= 0 for left in rooms.values())
             offered = self._offered(heads, rooms)

@@ -13,14 +13,14 @@ import pytest
 
 from shared import batch_output, failures
 from shared.batch_output import LINE_CHARS, SMALL_CHARS
-from shared.batch_results import Line
+from shared.batch_results import EndedLine
 
 ID = UUID("019aa3c2-7b1e-7c44-9d0a-3f5b1c2d4e6f")
 HEX = ID.hex
 PARIS = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Paris"}, "finish_reason": "stop"}]}
 VECTOR = {"data": [{"index": 0, "embedding": [0.5, -0.25]}]}
 
-DONE = Line(
+DONE = EndedLine(
     id=ID,
     custom_id="request-1",
     ended_number=1,
@@ -41,12 +41,12 @@ DONE = Line(
 )
 
 
-def failed(code: str, state: str = "failed", message: str | None = None) -> Line:
+def failed(code: str, state: str = "failed", message: str | None = None) -> EndedLine:
     text = failures.message(code, message)
     return replace(DONE, state=state, response=None, client_cost_nanousd=0, error_code=code, error_message=text)
 
 
-def shown(line: Line) -> dict[str, Any]:
+def shown(line: EndedLine) -> dict[str, Any]:
     found: dict[str, Any] = orjson.loads(batch_output.line(line))
     assert list(found) == ["id", "custom_id", "response", "error", "cost_usd", "call_id"]
     assert (found["response"] is None) != (found["error"] is None)

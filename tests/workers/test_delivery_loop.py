@@ -16,7 +16,7 @@ from tests.waiting import until
 from tests.workers.receiver import Receiver, never, receiving, response
 from workers.delivery_loop import MOST_UNKNOWN, DeliveryLoop
 from workers.delivery_room import TEAM_LEAST, Line, Pace, Room
-from workers.turns import Turns
+from workers.queue_turns import QueueTurns
 from workers.webhook_http import WebhookSender
 from workers.webhooks import Deliverer
 
@@ -299,7 +299,7 @@ async def test_draining_waits_for_what_is_under_way(rows: Rows, start: Start):
 
 def test_teams_take_turns_and_within_a_team_its_queues():
     many, one = [ids.new() for _ in range(3)], ids.new()
-    turns = Turns()
+    turns = QueueTurns()
     for queue in many:
         turns.add("crowded", queue)
     turns.add("small", one)

@@ -33,7 +33,7 @@ class Queue(Generic[Call]):
     is_cut: bool = False
 
 
-class Turns:
+class TeamTurns:
     """Where the teams stand, in the memory of the one process that dispatches.
 
     `choose` looks, `charge` moves the teams whose calls were rung: what is chosen and then refused costs nothing.

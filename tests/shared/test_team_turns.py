@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import ids
-from shared.turns import Queue, Turn, Turns
+from shared.team_turns import Queue, TeamTurns, Turn
 
 
 def turns_of(team: str, tokens: int, *, calls: int, weight: int = 1) -> list[Turn]:
@@ -25,7 +25,12 @@ def given_tokens(chosen: list[Turn]) -> Counter[str]:
 
 
 def run(
-    turns: Turns, waiting: dict[str, list[Turn]], *, room: int, rounds: int, held: Mapping[str, object] | None = None
+    turns: TeamTurns,
+    waiting: dict[str, list[Turn]],
+    *,
+    room: int,
+    rounds: int,
+    held: Mapping[str, object] | None = None,
 ) -> list[Turn]:
     """So many rounds of a dispatcher that reads at most `room` calls of a team; what is rung waits no more."""
     rung: list[Turn] = []
@@ -59,7 +64,7 @@ def test_while_both_have_work_tokens_follow_the_weights(room: int, large: int, s
         "b": turns_of("b", small, calls=300, weight=b),
     }
     rounds = 300 // room
-    counted = given_tokens(run(Turns(), waiting, room=room, rounds=rounds))
+    counted = given_tokens(run(TeamTurns(), waiting, room=room, rounds=rounds))
     assert waiting["a"]
     assert waiting["b"]
     assert abs(counted["a"] / a - counted["b"] / b) <= large / a + small / b
@@ -67,13 +72,13 @@ def test_while_both_have_work_tokens_follow_the_weights(room: int, large: int, s
 
 def test_weights_of_three_to_one_give_three_to_one_within_five_percent_when_few_fit_a_round():
     waiting = {"a": turns_of("a", 100, calls=600, weight=3), "b": turns_of("b", 70, calls=600)}
-    counted = given_tokens(run(Turns(), waiting, room=3, rounds=150))
+    counted = given_tokens(run(TeamTurns(), waiting, room=3, rounds=150))
     assert counted["a"] / counted["b"] == pytest.approx(3, rel=0.05)
 
 
 def test_who_comes_back_from_idleness_does_not_catch_up():
     waiting = {"a": turns_of("a", 10, calls=2000), "b": []}
-    turns = Turns()
+    turns = TeamTurns()
     run(turns, waiting, room=10, rounds=50)
 
     waiting["b"] = turns_of("b", 10, calls=200)
@@ -83,7 +88,7 @@ def test_who_comes_back_from_idleness_does_not_catch_up():
 
 def test_who_was_ahead_and_emptied_its_queue_does_not_begin_anew():
     """Else a team that hands in one call at a time would always be first."""
-    turns, big = Turns(), turns_of("big", 10, calls=1000)
+    turns, big = TeamTurns(), turns_of("big", 10, calls=1000)
     rung: list[Turn] = []
     for _ in range(60):
         waiting = {"big": big, "drip": turns_of("drip", 100, calls=1)}
@@ -95,7 +100,7 @@ def test_who_was_ahead_and_emptied_its_queue_does_not_begin_anew():
 
 def test_who_was_held_gains_nothing_by_it():
     waiting = {"a": turns_of("a", 10, calls=2000), "b": turns_of("b", 10, calls=2000)}
-    turns = Turns()
+    turns = TeamTurns()
     run(turns, waiting, room=10, rounds=30, held={"b": True})
     counted = given_tokens(run(turns, waiting, room=10, rounds=10))
     assert counted["a"] == counted["b"] == 500
@@ -103,7 +108,7 @@ def test_who_was_held_gains_nothing_by_it():
 
 def test_what_was_chosen_and_refused_costs_its_team_nothing():
     waiting = {"a": turns_of("a", 10, calls=100), "b": turns_of("b", 10, calls=100)}
-    turns = Turns()
+    turns = TeamTurns()
     chosen, _ = turns.choose({team: Queue(turns=calls) for team, calls in waiting.items()}, 10)
     turns.charge(turn for turn in chosen if turn.team_id == "b")
     chosen, _ = turns.choose({team: Queue(turns=calls) for team, calls in waiting.items()}, 5)
@@ -113,14 +118,14 @@ def test_what_was_chosen_and_refused_costs_its_team_nothing():
 
 def test_all_room_is_used_while_anybody_waits():
     waiting = {"a": turns_of("a", 1000, calls=3, weight=100), "b": turns_of("b", 1, calls=100)}
-    chosen, is_cut = Turns().choose({team: Queue(turns=calls) for team, calls in waiting.items()}, 50)
+    chosen, is_cut = TeamTurns().choose({team: Queue(turns=calls) for team, calls in waiting.items()}, 50)
     assert len(chosen) == 50
     assert not is_cut
 
 
 def test_it_stops_where_the_next_turn_is_of_a_call_that_was_not_read():
     many, few = turns_of("many", 1, calls=5), turns_of("few", 100, calls=5)
-    chosen, is_cut = Turns().choose({"many": Queue(turns=many, is_cut=True), "few": Queue(turns=few)}, 10)
+    chosen, is_cut = TeamTurns().choose({"many": Queue(turns=many, is_cut=True), "few": Queue(turns=few)}, 10)
     assert [turn.team_id for turn in chosen] == ["many", "few", "many", "many", "many", "many"]
     assert is_cut
 
@@ -128,6 +133,6 @@ def test_it_stops_where_the_next_turn_is_of_a_call_that_was_not_read():
 def test_ids_decide_nothing_and_each_teams_own_order_is_kept():
     calls = turns_of("a", 5, calls=4)
     shuffled = [calls[2], calls[0], calls[3], calls[1]]
-    chosen, _ = Turns().choose({"a": Queue(turns=shuffled)}, 3)
+    chosen, _ = TeamTurns().choose({"a": Queue(turns=shuffled)}, 3)
     assert [turn.id for turn in chosen] == [turn.id for turn in shuffled[:3]]
     assert all(isinstance(turn.id, UUID) for turn in chosen)

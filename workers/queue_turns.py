@@ -5,7 +5,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 
-class Turns:
+class QueueTurns:
     """Queues that may have something to send. A queue is in it once."""
 
     def __init__(self) -> None:
