@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 import redis
+import structlog
 from pydantic import SecretStr
 
 from shared.credentials import Sealer
@@ -34,6 +35,9 @@ def pytest_configure() -> None:
     ours = [name for name in os.environ if name.startswith("WAYBILL_") and name not in SERVER_PROGRAMS]
     for name in (*ours, *PROVIDER_KEYS):
         os.environ.pop(name, None)
+    # By default each traceback is drawn with all locals: seconds for one of ours.
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -120,6 +120,10 @@ def die_with_parent(parent: int) -> None:
 def step_back() -> None:
     """Leave the machine to everybody else. Where Linux shares it out by session, that takes a session of our own."""
     os.nice(NICE)
+    if sys.platform == "linux":
+        # What wakes up here waits for the turn of what runs.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if AUTOGROUP.exists():
         os.setsid()
         with suppress(OSError):
