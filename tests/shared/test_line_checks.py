@@ -43,7 +43,7 @@ NO_JSON = [
     (b'{"a": "\xff"}', "The line is not UTF-8"),
     ("{}".encode("utf-16"), "The line is not UTF-8"),
     ("{}".encode("utf-16-le"), "The line is not UTF-8 text: it has NUL bytes"),
-    (gzip.compress(b"{}"), "The file is packed: send it unpacked"),
+    (gzip.compress(b"{}", mtime=0), "The file is packed: send it unpacked"),
     (b"{}\r{}\r", "The line is not valid JSON: lines must end with a line feed"),
     (b'["custom_id"]', "The line is a JSON array: write one object per line"),
     (b'"custom_id"', "The line is not a JSON object"),
