@@ -51,8 +51,6 @@ async def run(line: Line, world: World, folder: Path, files: Sequence[str]) -> s
     told.write_text(json.dumps(asdict(world)), encoding="utf-8")
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "--tb=short", "--noconftest", "-p", "no:cacheprovider"),
-        # Clients of others leave sockets to the collector at the very end, after all tests have passed.
-        *("-W", "ignore::pytest.PytestUnraisableExceptionWarning"),
         *("-p", "pytest_timeout", "-p", "anyio.pytest_plugin", "-p", "tests.contract.sdk_world"),
         *("-o", "timeout=30", "--world", str(told)),
         *(str(HERE / file) for file in files),

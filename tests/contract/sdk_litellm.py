@@ -1,10 +1,14 @@
 """litellm as a client of ours, under both of the names by which it speaks OpenAI's dialect."""
 
+import asyncio
+import gc
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import litellm
 import pytest
+from litellm.llms.custom_httpx.async_client_cleanup import close_litellm_async_clients
 
 from tests.contract.sdk_chat import CITY, CLOCK, Verdict, says
 from tests.contract.sdk_world import QUESTION, Account, World
@@ -31,6 +35,17 @@ class Asker:
     async def chat(self, text: str, **fields: Any) -> Any:
         """`acompletion`."""
         return await litellm.acompletion(messages=says(text), **self.options, **fields)
+
+
+@pytest.fixture(autouse=True)
+async def _closed_clients() -> AsyncIterator[None]:
+    """litellm keeps its clients; what is left of them at the end of the program is a warning, and so a failure."""
+    yield
+    await close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()
+    # Sockets are closed by the loop's next turn; what it never gets to is collected here, among litellm's own warnings.
+    await asyncio.sleep(0.01)
+    gc.collect()
 
 
 @pytest.fixture(params=NAMES)
