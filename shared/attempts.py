@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
+from shared.sql_terms import IS_RUNNING
 
 RESULT = {
     "outcome": "text",
@@ -47,11 +48,11 @@ returning a.call_id, a.number, a.provider, a.provider_cost_nanousd - old.cost as
 """
 
 # Not under an expired lease: the sweeper may be giving such a call to another attempt.
-BEGIN_STREAMS = """
+BEGIN_STREAMS = f"""
 with held as (
     select c.id, c.attempt from calls c join unnest(%s::uuid[], %s::int[]) as r(id, number)
            on c.id = r.id and c.attempt = r.number
-     where c.state = 'in_progress' and c.lease_expires_at > app_now() order by c.id for no key update of c
+     where {IS_RUNNING} and c.lease_expires_at > app_now() order by c.id for no key update of c
 )
 update attempts a set first_chunk_at = app_now() from held
  where a.call_id = held.id and a.number = held.attempt returning a.call_id, a.number

@@ -10,6 +10,7 @@ import orjson
 
 from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
+from shared.sql_terms import IS_PENDING, IS_RUNNING
 
 COLUMNS = """
 c.id, c.job_id, c.team_id, c.state, c.endpoint, c.stream, c.client_call_id, c.model, c.candidates, c.candidate,
@@ -31,7 +32,7 @@ update call_payloads p set response = r.response::json
 CLAIM = f"""
 with due as (
     select c.id from calls c join teams t on t.id = c.team_id
-     where c.id = any(%(ids)s) and c.state = 'pending' and c.run_at <= app_now() and c.deadline_at > app_now()
+     where c.id = any(%(ids)s) and {IS_PENDING} and c.run_at <= app_now() and c.deadline_at > app_now()
        and (t.max_parallel_calls is null or t.id = any(%(locked_teams)s))
      order by c.id for update of c
 ), claimed as (
@@ -69,10 +70,10 @@ select c.id, c.job_id, c.team_id, c.attempt as number, c.endpoint, c.stream, c.m
   join teams t on t.id = c.team_id
 """
 
-RENEW = """
+RENEW = f"""
 with held as (
     select c.id from calls c join unnest(%s::uuid[], %s::int[]) as r(id, number) on c.id = r.id and c.attempt = r.number
-     where c.state = 'in_progress' order by c.id for no key update of c
+     where {IS_RUNNING} order by c.id for no key update of c
 )
 update calls c set lease_expires_at = app_now() + make_interval(secs => %s) from held
  where c.id = held.id returning c.id, c.attempt
@@ -108,7 +109,7 @@ with r as (
         {", ".join(f"{name} {kind}" for name, kind in CLOSED.items())})
 ), held as (
     select c.id, r.number, c.job_id, r.ended_before from calls c join r on c.id = r.id and c.attempt = r.number
-     where c.state = 'in_progress' and (not r.swept or c.lease_expires_at <= app_now())
+     where {IS_RUNNING} and (not r.swept or c.lease_expires_at <= app_now())
        and (r.state <> 'pending' or not c.stream or not exists (
             select from attempts a where a.call_id = c.id and a.number = c.attempt and a.first_chunk_at is not null))
      order by c.id for update of c

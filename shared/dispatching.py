@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.sql_terms import BUSY, SCOPE
+from shared.sql_terms import BUSY, IS_PENDING, SCOPE
 from shared.team_turns import Queue, Turn
 
 # For the rest of the transaction. Without a sort only the index that a part's `order by` spells out will do. What is
@@ -140,9 +140,9 @@ select s.team_id, s.room, s.share, t.weight, t.rpm_limit as rpm, t.tpm_limit as 
 """
 
 # What a limited team was held from until now lacks nothing but a worker from now on, which is what run_at says.
-MARK = """
+MARK = f"""
 with open as (
-    select c.id from calls c where c.id = any(%(ids)s) and c.state = 'pending' and c.rung_at is null
+    select c.id from calls c where c.id = any(%(ids)s) and {IS_PENDING} and c.rung_at is null
      order by c.id for update skip locked
 )
 update calls c set rung_at = app_now(), run_at = case when c.id = any(%(held)s) then app_now() else c.run_at end

@@ -17,6 +17,9 @@ from stdin
 
 COPY_PAYLOADS = "copy call_payloads (call_id, request, erase_at) from stdin"
 
+TABLES = ("calls", "call_payloads")
+"""Where lines are copied to."""
+
 STORES_PAYLOADS = "select store_payloads from teams where id = %s"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.sql_terms import BUSY
+from shared.sql_terms import BUSY, IS_PENDING, RUNNING
 
 MOST_RUNG = 4096
 
@@ -28,9 +28,9 @@ select id as team_id, max_queued_calls as most from teams
  where id = any(%s) and max_queued_calls is not null order by id for no key update
 """
 
-LIMITED = """
+LIMITED = f"""
 select c.id from calls c join teams t on t.id = c.team_id
- where c.id = any(%s) and c.state = 'pending' and c.run_at <= app_now() and t.max_parallel_calls is not null
+ where c.id = any(%s) and {IS_PENDING} and c.run_at <= app_now() and t.max_parallel_calls is not null
 """
 
 LOCK_LIMITED = """
@@ -40,14 +40,13 @@ select id from teams
 """
 
 # A statement of its own, after the lock: its snapshot sees what those who held the lock before us claimed.
-FITTING = """
+FITTING = f"""
 with due as (
-    select id, team_id, batched, priority from calls
-     where id = any(%(ids)s) and team_id = any(%(teams)s) and state = 'pending' and run_at <= app_now()
-     order by id for update
+    select c.id, c.team_id, c.batched, c.priority from calls c
+     where c.id = any(%(ids)s) and c.team_id = any(%(teams)s) and {IS_PENDING} and c.run_at <= app_now()
+     order by c.id for update
 ), room as (
-    select t.id as team_id, t.max_parallel_calls - (
-           select count(*) from calls c where c.team_id = t.id and c.state = 'in_progress') as calls
+    select t.id as team_id, t.max_parallel_calls - {RUNNING} as calls
       from teams t where t.id = any(%(teams)s)
 ), ranked as (
     select d.id, row_number() over (partition by d.team_id order by d.batched, d.priority desc, d.id) <= r.calls as fits

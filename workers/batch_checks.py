@@ -25,10 +25,11 @@ from shared import (
     log,
     new_lines,
     outbox,
+    planner_statistics,
 )
 from shared.batch_verdicts import Sums
 from shared.batches import MOST_INPUT_BYTES, Batch
-from shared.db import Tx
+from shared.db import Tx, is_down
 from shared.ending import ring
 from shared.errors import BudgetExceeded, InsufficientCredits
 from shared.files import FileGone
@@ -47,6 +48,8 @@ logger = log.get(__name__)
 
 LIMIT_S = 120
 """Ten times what the most lines in the largest file take on a small machine. What takes longer is tried again."""
+MANY_LINES = 2_000
+"""So many make plans bad that were good while next to nothing waited. For fewer the timer looks soon enough."""
 
 NO_LINES = Fault("empty_file", "The input file has no lines", "input_file_id")
 NONE_LEFT = Fault("empty_file", "None of the lines is left to be run again", "input_file_id")
@@ -162,7 +165,20 @@ async def _accepted(rt: Runtime, batch: Batch, worker: str, reading: Reading) ->
     logger.info("batch_accepted", batch=ids.batch(batch.id), team_id=batch.team_id, lines=reading.sums.lines)
     rt.ring(Deliver(ids=tuple(queues)))
     rt.ring(Ended(ids=(batch.id,)))
+    await _known(rt, reading.sums.lines)
     return None
+
+
+async def _known(rt: Runtime, lines: int) -> None:
+    """Let the planner know of so many new lines; they are accepted, whether or not that succeeds."""
+    if lines < MANY_LINES:
+        return
+    try:
+        await planner_statistics.renew(rt.db, new_lines.TABLES)
+    except Exception as error:
+        if not is_down(error):
+            raise
+        logger.warning("statistics_not_renewed", error=type(error).__name__)
 
 
 async def _run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[UUID]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from shared import clock, log
+from shared import clock, log, planner_statistics
 from shared.db import DEAD_PATH, is_down, session_options
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
@@ -30,6 +30,7 @@ LEADER_SILENT = "5s"
 
 DUE_EVERY_S = 1.0
 """How late the next try of a delivery, or one whose bell was lost, may be."""
+STATISTICS_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _steps(rt: Runtime) -> list[Step]:
         Step(DUE_EVERY_S, sweep.due_deliveries),
         Step(retention.EVERY_S, lambda: retention.delete_expired(rt)),
         Step(BACKGROUND_EVERY_S, Background(rt).run),
+        Step(STATISTICS_EVERY_S, lambda: planner_statistics.renew_grown(rt.db)),
         Step(failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
         Step(failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
         Step(failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),

@@ -183,6 +183,26 @@ def test_a_scan_would_be_seen(database: psycopg.Connection[Any]):
     assert scanned(database, "select * from calls where purpose = 'x'", None) == ["calls"]
 
 
+NAMED = ("claim", "close", "renew", "limited calls")
+NOTHING_WAITS = """
+delete from call_payloads where call_id in (select id from calls where state <> 'completed');
+delete from calls where state <> 'completed';
+vacuum analyze calls;
+"""
+
+
+def test_calls_that_are_named_are_found_by_their_names_though_the_plan_was_made_while_nothing_waited(servers: Servers):
+    url = servers.create_database()
+    with psycopg.connect(url, autocommit=True) as idle:
+        idle.execute(FILL)
+        for statement in NOTHING_WAITS.split(";"):
+            idle.execute(statement)
+        for name, sql, params in STATEMENTS:
+            if name in NAMED:
+                assert indexes_of_calls(idle, sql, params, planned=False) == {"pk_calls"}, name
+    servers.drop_database(url)
+
+
 READ = {"keys": [uuid4()], "scopes": ["x"]}
 FLOWS = {
     "teams": ["team-1", "team-2"], "rooms": [None, 3], "shares": [8, 8], "read": [32, 32], "flows": 128,
@@ -208,13 +228,18 @@ insert into calls (id, job_id, team_id, model, candidates, deadline_at, batched,
 """
 
 
-def indexes_of_calls(connection: psycopg.Connection[Any], sql: str, params: Any) -> set[str]:
-    """By which ones the dispatcher would read calls; a read of the whole table has no name and is an error."""
+def indexes_of_calls(connection: psycopg.Connection[Any], sql: str, params: Any, *, planned: bool = True) -> set[str]:
+    """By which ones calls would be read; a read of the whole table has no name and is an error. planned: by force."""
     with connection.transaction(force_rollback=True):
-        connection.execute(dispatching.PLANNED)
+        if planned:
+            connection.execute(dispatching.PLANNED)
         [[[found]]] = connection.execute("explain (format json) " + sql, params).fetchall()
-    reads = [node for node in nodes(found["Plan"]) if node.get("Relation Name") == "calls"]
-    return {node["Index Name"] for node in reads if node["Node Type"] != "ModifyTable"}
+    reads = [
+        node
+        for node in nodes(found["Plan"])
+        if node.get("Relation Name") == "calls" or node["Node Type"] == "Bitmap Index Scan"
+    ]
+    return {node["Index Name"] for node in reads if node["Node Type"] not in ("ModifyTable", "Bitmap Heap Scan")}
 
 
 def test_the_dispatcher_reads_in_the_order_of_its_indexes_whatever_the_statistics(

@@ -31,6 +31,7 @@ from tests.workers.checked_batches import (
     read,
 )
 from workers import batch_checks
+from workers.batch_checks import MANY_LINES
 from workers.batch_reading import GROUP_BYTES, MOST_NANOUSD
 
 
@@ -114,6 +115,19 @@ async def test_a_late_fault_takes_back_what_is_written_already_and_the_rest_is_r
     assert await refused(scene, bad) == [("invalid_json_line", None, 4), ("invalid_method", "method", 6)]
     assert (await checked(scene, good)).lines == len(await lines_of(scene, good)) == 4
     await in_order(scene, team)
+
+
+async def test_the_planner_is_told_of_many_lines_at_once(scene: Scene):
+    team = await scene.team(credits=2 * MANY_LINES)
+    analysed = "select max(xmin::text) as by from pg_statistic where starelid = 'calls'::regclass"
+    before = await scene.row(analysed)
+    few = await asked(scene, team, named(team, "a"))
+    assert (await checked(scene, few)).status == "in_progress"
+    assert await scene.row(analysed) == before
+    many = await asked(scene, team, named(team, *map(str, range(MANY_LINES))))
+    assert (await checked(scene, many)).status == "in_progress"
+    assert await scene.row(analysed) != before
+    await end_job(scene.rt, many, End(status=JobStatus.CANCELLED), bool)
 
 
 async def test_no_more_than_a_thousand_faults_are_told(scene: Scene, team: Team):
