@@ -64,6 +64,7 @@ def session_options(extra: Mapping[str, str] | None = None) -> str:
 
 
 LOCK_NOT_AVAILABLE = "55P03"
+QUERY_CANCELED = "57014"
 
 
 class Database:
@@ -164,6 +165,12 @@ def is_down(error: BaseException) -> bool:
     if state is None:
         return isinstance(error, DatabaseDown)
     return str(state)[:2] in {"08", "53", "57", "58", "40", "55", "25"}
+
+
+def ran_out_of_time(error: BaseException) -> bool:
+    """Whether a limit of time ended it (a statement's, a lock's, ours): the database may be well, only this is slow."""
+    cause = getattr(error, "orig", None) or error
+    return isinstance(cause, TimeoutError) or getattr(cause, "sqlstate", None) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
 
 
 def one_to_blame(error: BaseException) -> bool:

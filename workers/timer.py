@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psycopg
 
 from shared import clock, log, planner_statistics
-from shared.db import DEAD_PATH, is_down, session_options
+from shared.db import DEAD_PATH, is_down, ran_out_of_time, session_options
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
@@ -37,9 +37,10 @@ STATISTICS_EVERY_S = 5.0
 class Step:
     """Work that the leader repeats, `every_s` seconds after its last end, and what follows when it went well.
 
-    every_s: a number, or what tells it each time.
+    name: in the log. every_s: a number, or what tells it each time.
     """
 
+    name: str
     every_s: float | Callable[[], float]
     work: Callable[[], Awaitable[object]]
     done: Callable[[], None] = lambda: None
@@ -73,7 +74,7 @@ async def _lead_on(
             return
     logger.info("leading")
     lost = asyncio.create_task(_until_lost(connection))
-    loops = [asyncio.create_task(_every(step.every_s, step.work, step.done)) for step in _steps(rt)]
+    loops = [asyncio.create_task(every(step)) for step in _steps(rt)]
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({lost, stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,15 +89,15 @@ def _steps(rt: Runtime) -> list[Step]:
     dispatcher = Dispatcher(rt)
     sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     return [
-        Step(rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt)),
-        Step(lambda: dispatcher.pause_s, dispatcher.tick),
-        Step(DUE_EVERY_S, sweep.due_deliveries),
-        Step(retention.EVERY_S, lambda: retention.delete_expired(rt)),
-        Step(BACKGROUND_EVERY_S, Background(rt).run),
-        Step(STATISTICS_EVERY_S, lambda: planner_statistics.renew_grown(rt.db)),
-        Step(failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
-        Step(failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
-        Step(failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),
+        Step("sweep", rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt)),
+        Step("dispatch", lambda: dispatcher.pause_s, dispatcher.tick),
+        Step("due_deliveries", DUE_EVERY_S, sweep.due_deliveries),
+        Step("retention", retention.EVERY_S, lambda: retention.delete_expired(rt)),
+        Step("background", BACKGROUND_EVERY_S, Background(rt).run),
+        Step("statistics", STATISTICS_EVERY_S, lambda: planner_statistics.renew_grown(rt.db)),
+        Step("notices", failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
+        Step("clear", failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
+        Step("limits", failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),
     ]
 
 
@@ -111,20 +112,25 @@ async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -
         await asyncio.sleep(RETRY_S)
 
 
-async def _every(
-    every_s: float | Callable[[], float], work: Callable[[], Awaitable[object]], done: Callable[[], None]
-) -> None:
+async def every(step: Step) -> None:
+    """Repeat one step until cancelled; what it raises is logged, and does not end it."""
     while True:
         try:
             async with asyncio.timeout(30):
-                await work()
-            done()
-        except Exception as error:
-            if is_down(error):
-                logger.warning("database_down", error=type(error).__name__)
-            else:
-                logger.exception("timer_step_failed")
-        await asyncio.sleep(every_s() if callable(every_s) else every_s)
+                await step.work()
+            step.done()
+        except Exception as error:  # noqa: BLE001 - it is told, and the next time may do better
+            _tell(step, error)
+        await asyncio.sleep(step.every_s() if callable(step.every_s) else step.every_s)
+
+
+def _tell(step: Step, error: Exception) -> None:
+    if ran_out_of_time(error):
+        logger.warning("timer_step_too_slow", step=step.name, error=type(error).__name__)
+    elif is_down(error):
+        logger.warning("database_down", step=step.name, error=type(error).__name__)
+    else:
+        logger.error("timer_step_failed", step=step.name, exc_info=error)
 
 
 def _beat(rt: Runtime) -> None:
