@@ -16,6 +16,7 @@ from shared.tables.models import (
     model_access_group_members,
     model_access_groups,
     model_aliases,
+    provider_circuits,
     provider_credentials,
     team_access_groups,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "model_access_groups",
     "model_aliases",
     "organizations",
+    "provider_circuits",
     "provider_credentials",
     "provider_slowdowns",
     "replays",

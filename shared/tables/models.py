@@ -3,6 +3,7 @@
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -71,6 +72,20 @@ team_access_groups = Table(
     Column("team_id", Text, ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True),
     Column("group_name", Text, ForeignKey("model_access_groups.group_name"), primary_key=True, index=True),
     Column("position", Integer, nullable=False, server_default="0"),
+)
+
+# A provider at one address, one of its models, asked with one key: what fails together. Without a row all is well.
+provider_circuits = Table(
+    "provider_circuits",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("litellm_model", Text, primary_key=True),
+    Column("credential_id", Uuid, primary_key=True, comment="zeros: the alias's own key, or the environment's"),
+    Column("failures", Integer, nullable=False, comment="in a row"),
+    time("failed_at", required=True),
+    Column("open_s", Double, nullable=False, server_default="0", comment="how long it is, or was, open; 0: closed"),
+    time("open_until"),
+    time("probed_at"),
 )
 
 provider_credentials = Table(

@@ -68,6 +68,8 @@ jobs = Table(
     Column("callback_secret_sealed", LargeBinary),
     count("event_sequence"),
     time("deadline_at"),
+    # Until then the end of its last call does not end it: somebody is about to end it otherwise.
+    time("held_open_until"),
     time("created_at", default=True),
     time("started_at"),
     time("completed_at"),
@@ -99,6 +101,7 @@ jobs = Table(
         "deadline_at",
         postgresql_where=text("status in ('pending', 'in_progress') and deadline_at is not null"),
     ),
+    Index("ix_jobs_held_open_until", "held_open_until", postgresql_where=text("held_open_until is not null")),
     Index("ix_jobs_updated_at", "updated_at", postgresql_where=text("status in ('pending', 'in_progress')")),
     **QUEUE_STORAGE,
 )

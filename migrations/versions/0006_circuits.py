@@ -1,0 +1,43 @@
+"""Circuits of providers, and jobs that are held open while somebody ends them.
+
+An index of `jobs` is made: what writes there waits for it.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "provider_circuits",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("litellm_model", sa.Text(), nullable=False),
+        sa.Column(
+            "credential_id", sa.Uuid(), nullable=False, comment="zeros: the alias's own key, or the environment's"
+        ),
+        sa.Column("failures", sa.Integer(), nullable=False, comment="in a row"),
+        sa.Column("failed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "open_s", sa.Double(), server_default="0", nullable=False, comment="how long it is, or was, open; 0: closed"
+        ),
+        sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("probed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("scope", "litellm_model", "credential_id", name=op.f("pk_provider_circuits")),
+    )
+    op.add_column("jobs", sa.Column("held_open_until", sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        "ix_jobs_held_open_until",
+        "jobs",
+        ["held_open_until"],
+        unique=False,
+        postgresql_where=sa.text("held_open_until is not null"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ix_jobs_held_open_until", table_name="jobs", postgresql_where=sa.text("held_open_until is not null"))
+    op.drop_column("jobs", "held_open_until")
+    op.drop_table("provider_circuits")
