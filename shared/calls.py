@@ -28,13 +28,14 @@ update call_payloads p set response = r.response::json
   from rows from (unnest(%s::uuid[]), json_array_elements_text(%s::json)) as r(id, response) where p.call_id = r.id
 """
 
-# Claiming writes the attempt's row as well: no attempt runs that is not on record.
+# Claiming writes the attempt's row as well: no attempt runs that is not on record. A call that somebody has locked is
+# being ended, or claimed elsewhere: it holds up no other, and where it is not, its bell is rung again.
 CLAIM = f"""
 with due as (
     select c.id from calls c join teams t on t.id = c.team_id
      where c.id = any(%(ids)s) and {IS_PENDING} and c.run_at <= app_now() and c.deadline_at > app_now()
        and (t.max_parallel_calls is null or t.id = any(%(locked_teams)s))
-     order by c.id for update of c
+     order by c.id for update of c skip locked
 ), claimed as (
     update calls c
        set state = 'in_progress', attempt = c.attempt + 1, worker = %(worker)s,
@@ -70,13 +71,18 @@ select c.id, c.job_id, c.team_id, c.attempt as number, c.endpoint, c.stream, c.m
   join teams t on t.id = c.team_id
 """
 
+# Returns what is still ours. Of that, what somebody has locked is left to the next renewal: it may be ending, and one
+# row that is held for long must not cost all the other leases.
 RENEW = f"""
-with held as (
-    select c.id from calls c join unnest(%s::uuid[], %s::int[]) as r(id, number) on c.id = r.id and c.attempt = r.number
-     where {IS_RUNNING} order by c.id for no key update of c
+with r as materialized (
+    select * from unnest(%(ids)s::uuid[], %(numbers)s::int[]) as r(id, number)
+), held as (
+    select c.id from calls c join r on c.id = r.id and c.attempt = r.number
+     where {IS_RUNNING} order by c.id for no key update of c skip locked
+), renewed as (
+    update calls c set lease_expires_at = app_now() + make_interval(secs => %(lease_s)s) from held where c.id = held.id
 )
-update calls c set lease_expires_at = app_now() + make_interval(secs => %s) from held
- where c.id = held.id returning c.id, c.attempt
+select c.id, c.attempt from calls c join r on c.id = r.id and c.attempt = r.number where {IS_RUNNING}
 """
 
 CLOSED = {

@@ -44,7 +44,7 @@ FITTING = f"""
 with due as (
     select c.id, c.team_id, c.batched, c.priority from calls c
      where c.id = any(%(ids)s) and c.team_id = any(%(teams)s) and {IS_PENDING} and c.run_at <= app_now()
-     order by c.id for update
+     order by c.id for update skip locked
 ), room as (
     select t.id as team_id, t.max_parallel_calls - {RUNNING} as calls
       from teams t where t.id = any(%(teams)s)

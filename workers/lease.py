@@ -17,7 +17,7 @@ logger = log.get(__name__)
 class Renewer:
     """Renews every lease of this process in one statement, three times per lease.
 
-    lost: called (on this thread) for each lease that could not be renewed: the call ended or somebody else has it.
+    lost: called (on this thread) for each lease that is gone: the call ended or somebody else has it.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Renewer:
                 options=session_options(),
                 **DEAD_PATH,
             )
-        params = ([id_ for id_, _ in held], [number for _, number in held], self._lease_s)
-        kept = set(self._connection.execute(RENEW, params).fetchall())
+        given = {"ids": [id_ for id_, _ in held], "numbers": [number for _, number in held], "lease_s": self._lease_s}
+        kept = set(self._connection.execute(RENEW, given).fetchall())
         still = set(self._held())
         for fence in held:
             if fence not in kept and fence in still:

@@ -19,7 +19,7 @@ import redis
 from shared import attempts, chunks, log, redis_keys
 from shared.calls import Claimed
 from shared.closing import Report
-from shared.db import is_down
+from shared.db import is_down, one_to_blame
 from shared.group_commit import GroupCommit
 from shared.runtime import Runtime
 from workers.pool import Fence
@@ -57,7 +57,7 @@ class Chunkwriter:
     def __init__(self, rt: Runtime, stop: Stop) -> None:
         self._rt = rt
         self._stop = stop
-        self._begins: GroupCommit[Fence, bool] = GroupCommit(self._begin_group)
+        self._begins: GroupCommit[Fence, bool] = GroupCommit(self._begin_group, alone=one_to_blame)
         self._waiting: dict[Relay, None] = {}
         self._urgent = asyncio.Event()
         self._written_at = 0.0

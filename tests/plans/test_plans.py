@@ -107,7 +107,7 @@ SAMPLES = {"first": ids.earliest(clock.now()), "most": 10}
 STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("claim", calls.CLAIM, {"ids": IDS, "locked_teams": ["team-1"], "worker": "w", "lease_s": 30}),
     ("close", calls.CLOSE, (report(),)),
-    ("renew", calls.RENEW, (IDS, [1] * 8, 30)),
+    ("renew", calls.RENEW, {"ids": IDS, "numbers": [1] * 8, "lease_s": 30}),
     ("end unfinished", unfinished_calls.END, {
         "job_ids": [JOB], "ended_before": [0], "call_ids": None, "state": "cancelled", "code": "cancelled",
         "message": "", "limit": 100}),

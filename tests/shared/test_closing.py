@@ -151,7 +151,7 @@ async def test_the_sweeper_cannot_take_a_call_whose_lease_was_renewed_meanwhile(
         expired = [row for row in await waiting_calls.expired(tx, limit=1000) if row.id == UUID(call_id)]
     async with scene.rt.db.transaction() as tx:
         renewed = await tx.get_raw_connection()
-        await renewed.driver_connection.execute(calls.RENEW, ([UUID(call_id)], [1], 30))
+        await renewed.driver_connection.execute(calls.RENEW, {"ids": [UUID(call_id)], "numbers": [1], "lease_s": 30})
 
     swept = [reports.swept(row, scene.rt.prices, scene.rt.settings) for row in expired]
     assert (await close(scene, *swept)).mine == set()

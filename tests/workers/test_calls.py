@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from shared.db import hot
 from shared.states import Outcome
 from tests import scene as scenes
 from tests.scene import COST_NANOUSD, Scene, Team, agrees, answer, refused
@@ -40,6 +41,15 @@ async def test_a_bell_rung_twice_asks_the_provider_once(scene: Scene, team: Team
     call_id = await team.call(job_id)
     await asyncio.gather(*(scene.work([call_id, call_id]) for _ in range(3)))
     assert len(scene.provider.asked) == 1
+
+
+async def test_a_call_that_somebody_has_locked_holds_up_no_other(scene: Scene, team: Team, job_id: str):
+    locked, other = [UUID(await team.call(job_id)) for _ in range(2)]
+    async with scene.rt.db.hot_transaction() as tx:
+        await hot(tx, "select from calls where id = %s for update", (locked,))
+        async with asyncio.timeout(2):
+            assert [call.id for call in await scene.worker.claim([locked, other])] == [other]
+    assert [call.id for call in await scene.worker.claim([locked, other])] == [locked], "nobody had claimed it"
 
 
 async def test_a_failure_is_tried_again_at_the_same_model_then_at_the_fallback(scene: Scene, team: Team, job_id: str):

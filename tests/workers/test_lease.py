@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from shared.db import hot
 from tests.scene import Scene, Team
 from tests.waiting import until
 from workers.lease import Renewer
@@ -67,6 +68,24 @@ async def test_leases_that_are_held_are_extended_and_no_others(scene: Scene, tea
         await until(both, "both leases are renewed", timeout_s=10)
     assert lost == []
     assert await renewed(scene, other) == set()
+
+
+async def test_a_call_that_somebody_has_locked_costs_no_other_lease(scene: Scene, team: Team):
+    locked, other = await claimed(scene, team, 2)
+    await expire(scene, locked, other)
+
+    async def both() -> bool:
+        return await renewed(scene, locked, other) == {locked[0], other[0]}
+
+    async def only_the_other() -> bool:
+        return await renewed(scene, locked, other) == {other[0]}
+
+    with renewing(scene, lambda: [locked, other]) as lost:
+        async with scene.rt.db.hot_transaction() as tx:
+            await hot(tx, "select from calls where id = %s for update", (locked[0],))
+            await until(only_the_other, "the other lease is renewed", timeout_s=2)
+        await until(both, "the lease is renewed once the lock is gone", timeout_s=10)
+    assert lost == []
 
 
 @pytest.mark.parametrize("how", ["cancelled", "taken"])
