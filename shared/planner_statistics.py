@@ -1,4 +1,4 @@
-"""What Postgres' planner knows of our tables, renewed as soon as one has grown to twice what it was.
+"""What Postgres' planner knows of our tables, renewed as soon as as many rows have changed as there were.
 
 A session keeps the plan of a statement until the statistics change. One that was made while a table was nearly empty
 reads all of it, for every call, and goes on so beside the 50,000 lines of a batch. Autovacuum looks once in a minute.
@@ -9,25 +9,27 @@ from collections.abc import Iterable
 from shared.db import Database, hot
 from shared.tables import metadata
 
-LEAST_PAGES = 64
-"""Below this a whole table is read as fast as an index."""
+LEAST_ROWS = 1_000
+"""Fewer are read as fast from the whole table as by an index."""
 MOST_PAGES = 30_000
 """So many make a whole sample. A table that is larger changes slowly enough for autovacuum."""
 
-GROWN = """
+# Rows that are committed count, not pages: while a batch is copied in, its rows are not to be seen yet, and whoever
+# analysed then would find next to nothing on many pages.
+CHANGED = """
 select c.oid::regclass::text as name from pg_class c
  where c.relnamespace = current_schema()::regnamespace and c.relname = any(%s)
-   and pg_relation_size(c.oid) / current_setting('block_size')::int
-       between 2 * c.relpages + %s and %s
+   and pg_stat_get_mod_since_analyze(c.oid) > greatest(%s, c.reltuples)
+   and pg_relation_size(c.oid) <= %s * current_setting('block_size')::bigint
 """
 
 
-async def renew_grown(db: Database) -> list[str]:
-    """Renew what is known of every table that has at least doubled since. Returns their names."""
+async def renew_changed(db: Database) -> list[str]:
+    """Renew what is known of every table that has changed as a whole since. Returns their names."""
     async with db.hot_statement() as tx:
-        grown = [row.name for row in await hot(tx, GROWN, (list(metadata.tables), LEAST_PAGES, MOST_PAGES))]
-    await renew(db, grown)
-    return grown
+        changed = [row.name for row in await hot(tx, CHANGED, (list(metadata.tables), LEAST_ROWS, MOST_PAGES))]
+    await renew(db, changed)
+    return changed
 
 
 async def renew(db: Database, tables: Iterable[str]) -> None:

@@ -46,8 +46,8 @@ from workers.batch_reading import Reading
 
 logger = log.get(__name__)
 
-LIMIT_S = 120
-"""Ten times what the most lines in the largest file take on a small machine. What takes longer is tried again."""
+LIMIT_S = 900
+"""The largest file takes twenty seconds of CPU, of which a niced unit beside much live work gets a twentieth."""
 MANY_LINES = 2_000
 """So many make plans bad that were good while next to nothing waited. For fewer the timer looks soon enough."""
 
@@ -192,7 +192,7 @@ async def _run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list
             priority=job.priority,
             endpoint=Endpoint(batch.endpoint),
             deadline_at=batch.expires_at,
-            stores_payloads=rt.settings.store_payloads and await new_lines.stores_payloads(tx, batch.team_id),
+            erase_at=await new_lines.erase_at(tx, batch.team_id, store=rt.settings.store_payloads),
         )
         while (group := await reading.group()) is not None:
             if reading.faults:
