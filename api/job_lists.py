@@ -13,7 +13,7 @@ from shared.jobs import JobView
 from shared.states import JobStatus
 
 WORDS = ", ".join(JobStatus)
-VIEWED = tuple(field.name for field in fields(JobView))
+VIEWED = tuple(field.name for field in fields(JobView) if field.name != "is_held_open")
 
 
 def statuses(given: Iterable[str]) -> list[str] | None:

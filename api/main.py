@@ -4,6 +4,7 @@ python -m api.main
 """
 
 import asyncio
+import gc
 from socket import socket
 
 import uvicorn
@@ -21,17 +22,22 @@ SHUTDOWN_S = 5
 
 
 class PatientServer(uvicorn.Server):
-    """Answers those who wait before it closes: they get their 202, and the call goes on."""
+    """Answers those who wait before it closes: they get their 202, and the call goes on.
 
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+    delay_s: how long it says that it is closing before it takes no more connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, *, delay_s: float) -> None:
         super().__init__(config)
         self._app = app
+        self._delay_s = delay_s
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Take no more work, release the waiting requests, then close."""
         desk: Desk | None = getattr(self._app.state, "desk", None)
         if desk is not None:
             await desk.door.close()
+            await asyncio.sleep(self._delay_s)
             await desk.waiters.close()
             await desk.log.close()
             await desk.lines.close()
@@ -42,6 +48,9 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     async with open_runtime(settings, name="waybill-api") as rt:
         app = create_app(rt)
+        # What stays for good is not looked through again and again: each time all requests would wait.
+        gc.collect()
+        gc.freeze()
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -55,7 +64,7 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,
         )
-        await PatientServer(config, app).serve()
+        await PatientServer(config, app, delay_s=settings.close_delay_s).serve()
 
 
 def main() -> None:

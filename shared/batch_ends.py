@@ -1,9 +1,13 @@
-"""Where a job's end and its batch's meet: the lines are over, the files are still to be written."""
+"""The end of a batch: with its job's its lines are over; it is final itself once its files are written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
+import orjson
+
 from shared.db import Tx, hot
+from shared.states import BatchStatus
 
 # A batch that was refused is final already: its job's end changes nothing of it.
 JOBS_ENDED = """
@@ -26,6 +30,18 @@ select b.id from batches b join jobs j using (id)
  limit %s
 """
 
+# Whoever still holds it ends it, once.
+FINISH = """
+update batches
+   set status = %(status)s, output_file_id = %(output_file_id)s, error_file_id = %(error_file_id)s,
+       error_summary = %(error_summary)s::jsonb, worker = null, lease_expires_at = null,
+       completed_at = case when %(status)s = 'completed' then app_now() end,
+       expired_at = case when %(status)s = 'expired' then app_now() end,
+       cancelled_at = case when %(status)s = 'cancelled' then app_now() end
+ where id = %(id)s and worker = %(worker)s and status in ('finalizing', 'cancelling')
+returning id
+"""
+
 
 async def jobs_ended(tx: Tx, was_cancelled: Mapping[UUID, bool]) -> list[UUID]:
     """These batches' jobs ended, and are locked: the files come next. Returns those that are to be tended."""
@@ -38,3 +54,25 @@ async def jobs_ended(tx: Tx, was_cancelled: Mapping[UUID, bool]) -> list[UUID]:
 async def left_behind(tx: Tx, *, limit: int) -> list[UUID]:
     """Batches that stand as if lines were still to run, though their last one or their job has ended."""
     return [row.id for row in await hot(tx, LEFT_BEHIND, (limit,))]
+
+
+async def finish(
+    tx: Tx,
+    batch_id: UUID,
+    *,
+    worker: str,
+    status: BatchStatus,
+    output_file_id: UUID,
+    error_file_id: UUID | None,
+    error_summary: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Make a batch final. False when it is not this worker's any more, or final already."""
+    given = {
+        "id": batch_id,
+        "worker": worker,
+        "status": status,
+        "output_file_id": output_file_id,
+        "error_file_id": error_file_id,
+        "error_summary": orjson.dumps(error_summary).decode(),
+    }
+    return bool(await hot(tx, FINISH, given))

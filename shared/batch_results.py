@@ -1,16 +1,13 @@
-"""The ended lines of a batch, in the order in which they ended, and the end of the batch itself."""
+"""The ended lines of a batch, in the order in which they ended, and what they come to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from shared.db import Tx, hot
 from shared.sql_terms import FAILURES, FINAL_BATCH
-from shared.states import BatchStatus
 
 PAGE = 250
 """Lines that are read at a time, at most."""
@@ -43,18 +40,6 @@ PROGRESS = f"""
 select j.id, b.status in {FINAL_BATCH} as is_over,
        j.calls_completed + j.calls_failed + j.calls_cancelled as ended
   from jobs j join batches b using (id) where j.id = any(%s)
-"""
-
-# Whoever still holds it ends it, once.
-FINISH = """
-update batches
-   set status = %(status)s, output_file_id = %(output_file_id)s, error_file_id = %(error_file_id)s,
-       error_summary = %(error_summary)s::jsonb, worker = null, lease_expires_at = null,
-       completed_at = case when %(status)s = 'completed' then app_now() end,
-       expired_at = case when %(status)s = 'expired' then app_now() end,
-       cancelled_at = case when %(status)s = 'cancelled' then app_now() end
- where id = %(id)s and worker = %(worker)s and status in ('finalizing', 'cancelling')
-returning id
 """
 
 
@@ -115,25 +100,3 @@ async def progress(tx: Tx, batch_ids: Sequence[UUID]) -> dict[UUID, Progress]:
     """How far these batches are; one that was never accepted, or only checked, is left out."""
     rows = await hot(tx, PROGRESS, (list(batch_ids),))
     return {row.id: Progress(ended=row.ended, is_over=row.is_over) for row in rows}
-
-
-async def finish(
-    tx: Tx,
-    batch_id: UUID,
-    *,
-    worker: str,
-    status: BatchStatus,
-    output_file_id: UUID,
-    error_file_id: UUID | None,
-    error_summary: Sequence[Mapping[str, Any]],
-) -> bool:
-    """Make a batch final. False when it is not this worker's any more, or final already."""
-    given = {
-        "id": batch_id,
-        "worker": worker,
-        "status": status,
-        "output_file_id": output_file_id,
-        "error_file_id": error_file_id,
-        "error_summary": orjson.dumps(error_summary).decode(),
-    }
-    return bool(await hot(tx, FINISH, given))

@@ -260,6 +260,16 @@ async def end_left_behind(tx: Tx, locked: dict[UUID, Job], *, now: datetime) -> 
     return aftermath
 
 
+async def end_held_open(tx: Tx, locked: dict[UUID, Job], *, now: datetime) -> Aftermath:
+    """End locked jobs of which all calls ended while they were held open, by somebody who then did not end them."""
+    ends = {
+        job.id: _batch_end(job) if job.is_batch else _job_end(job)
+        for job in locked.values()
+        if job.auto_complete and not job.is_final and not job.unfinished
+    }
+    return await end_calls(tx, {id_: locked[id_] for id_ in ends}, [], now=now, finishing=ends)
+
+
 def _was_cancelled(job: Job) -> bool:
     """Whether a client or an admin ended it: its batch is then on its way to `cancelled`."""
     return job.status == JobStatus.CANCELLED or job.failure_reason == "client"
@@ -288,16 +298,23 @@ def _auto_completed(locked: Mapping[UUID, Job], final: Sequence[Call]) -> dict[U
     ends: dict[UUID, Ending] = {}
     for call in final:
         job = locked[call.job_id]
-        if not job.auto_complete or job.is_final or job.unfinished:
+        if not job.auto_complete or job.is_held_open or job.is_final or job.unfinished:
             continue
         if job.is_batch:
             ends[job.id] = _batch_end(job)
         elif call.error_code == "deadline_exceeded" and call.deadline_at == job.deadline_at:
             ends[job.id] = (JobStatus.FAILED, "deadline_exceeded", None)
         elif job.id not in ends:
-            failed = (JobStatus.FAILED, "all_calls_failed", _none_completed(job, call))
-            ends[job.id] = (JobStatus.COMPLETED, None, None) if job.calls_completed else failed
+            ends[job.id] = _job_end(job, call)
     return ends
+
+
+def _job_end(job: Job, last: Call | None = None) -> Ending:
+    """How a job ends that completes by itself. last: the call that ended last, where that is known."""
+    if job.calls_completed:
+        return JobStatus.COMPLETED, None, None
+    told = "" if last is None else f". The last one: {last.error_code}: {last.error_message}"
+    return JobStatus.FAILED, "all_calls_failed", f"No call of the job completed ({_counted(job)}){told}"
 
 
 def _batch_end(job: Job) -> Ending:
@@ -307,10 +324,6 @@ def _batch_end(job: Job) -> Ending:
     if job.calls_completed:
         return JobStatus.COMPLETED, None, None
     return JobStatus.FAILED, "all_calls_failed", f"No line of the batch completed ({_counted(job)})"
-
-
-def _none_completed(job: Job, last: Call) -> str:
-    return f"No call of the job completed ({_counted(job)}). The last one: {last.error_code}: {last.error_message}"
 
 
 def _counted(job: Job) -> str:

@@ -1,6 +1,6 @@
 """Ending a job from outside: completed, failed or cancelled, its unfinished calls with it, in bounded transactions.
 
-Calls end row by row, each with its event; lines of a batch by the thousand as sums, as long as nobody hears them.
+Calls end row by row, each with its event; lines of a batch by the thousand as sums, with events where they are heard.
 """
 
 import asyncio
@@ -16,18 +16,21 @@ from shared.closing import Aftermath, Ending
 from shared.db import Tx
 from shared.idempotency import Claim
 from shared.jobs import Job
-from shared.messages import Stop
+from shared.line_ends import NIL
+from shared.messages import Deliver, Stop
 from shared.runtime import Runtime
 from shared.states import JobStatus
 from shared.unfinished_calls import LineGroup
 
+HELD_OPEN_S = 30.0
+"""Longer than what follows may take: the streams' end, and the job's."""
 STOP_S = 2.0
 """How long a worker may take to end a stream that is cancelled; after that it is ended without it."""
 LOOK_S = 0.02
 STEP = 500
 """Calls ended in one transaction: a job of many thousands must not hold its locks, or the event loop, for seconds."""
-LINES_STEP = 5_000
-"""The same for lines that end as sums: a tenth of a second."""
+LINES_STEP, HEARD_STEP = 5_000, 2_000
+"""The same for lines that end as sums, and for those that make events: a tenth of a second."""
 
 
 Unused = Mapping[tuple[str, UUID | None], list[str]]
@@ -56,7 +59,26 @@ async def end_job(
     lines: how many of them end in one transaction.
     """
     held_open = await _stop_job_streams(rt, job_id, end, check) if _may_cut(end) else False
-    first = True
+    queues: dict[UUID, None] = {}
+    try:
+        await _end_in_steps(rt, job_id, end, check, lines=lines, held_open=held_open, queues=queues)
+    finally:
+        # What is heard of many lines is sent once all have ended: sending takes the machine from ending them.
+        rt.ring(Deliver(ids=tuple(queues)))
+
+
+async def _end_in_steps(
+    rt: Runtime,
+    job_id: UUID,
+    end: End,
+    check: Callable[[Job | None], bool],
+    *,
+    lines: int,
+    held_open: bool,
+    queues: dict[UUID, None],
+) -> None:
+    """queues: takes those that were given deliveries."""
+    first, after = True, NIL
     while True:
         async with rt.db.hot_transaction() as tx:
             locked = await jobs.lock(tx, [job_id])
@@ -67,37 +89,55 @@ async def end_job(
             merged = intake.merged_metadata(job.metadata, end.metadata or {})
             if first:
                 await audit.record(tx, end.by, f"{end.status}_job", "job", str(job_id))
-            as_sums = job.is_batch and not await line_ends.are_heard(tx, job.team_id)
-            limit = lines if as_sums else STEP
-            last = job.unfinished <= limit
-            if last:
+            step = await _step(tx, job, lines, after)
+            if step.is_last:
                 job.metadata = merged
                 await _claim(tx, end)
                 if held_open:
-                    await jobs.set_auto_complete(tx, job_id, value=True)
-            aftermath, unused = await (_end_lines if as_sums else _end_calls)(tx, job, end, limit, last=last)
+                    await jobs.let_go(tx, job_id)
+            aftermath, unused, after = await (_end_lines if job.is_batch else _end_calls)(tx, job, end, step)
+        queues.update(dict.fromkeys(aftermath.delivery_queues))
+        aftermath.delivery_queues = []
         ring(rt, aftermath)
         await _free(rt, unused)
-        if last:
+        if step.is_last:
             return
         first = False
 
 
-async def _end_calls(tx: Tx, job: Job, end: End, limit: int, *, last: bool) -> tuple[Aftermath, Unused]:
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What one transaction ends: up to `limit` calls, or lines behind `after`, the job with the last of them."""
+
+    limit: int
+    heard: bool
+    after: UUID
+    is_last: bool
+
+
+async def _step(tx: Tx, job: Job, lines: int, after: UUID) -> _Step:
+    heard = job.is_batch and await line_ends.are_heard(tx, job.team_id)
+    limit = STEP if not job.is_batch else min(lines, HEARD_STEP) if heard else lines
+    return _Step(limit=limit, heard=heard, after=after, is_last=job.unfinished <= limit)
+
+
+async def _end_calls(tx: Tx, job: Job, end: End, step: _Step) -> tuple[Aftermath, Unused, UUID]:
     """End a stepful of the locked job's calls, the job with the last of them."""
     locked = {job.id: job}
-    ended = await closing.cancel_calls(tx, locked, code=end.code, limit=limit)
-    finishing = {job.id: _ending(end)} if last else {}
+    ended = await closing.cancel_calls(tx, locked, code=end.code, limit=step.limit)
+    finishing = {job.id: _ending(end)} if step.is_last else {}
     aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
     aftermath.stopped = [call.id for call in ended]
-    return aftermath, _unused(ended)
+    return aftermath, _unused(ended), step.after
 
 
-async def _end_lines(tx: Tx, job: Job, end: End, limit: int, *, last: bool) -> tuple[Aftermath, Unused]:
-    """The same as sums."""
-    finish = _ending(end) if last else None
-    groups, aftermath = await line_ends.end_lines(tx, job, code=end.code, limit=limit, finish=finish, now=clock.now())
-    return aftermath, _never_run(job.team_id, groups)
+async def _end_lines(tx: Tx, job: Job, end: End, step: _Step) -> tuple[Aftermath, Unused, UUID]:
+    """The same of a batch's lines; the third is where the next step may begin."""
+    finish = _ending(end) if step.is_last else None
+    ended = await line_ends.end_lines(
+        tx, job, code=end.code, limit=step.limit, finish=finish, now=clock.now(), heard=step.heard, after=step.after
+    )
+    return ended.aftermath, _never_run(job.team_id, ended.groups), ended.last
 
 
 def _ending(end: End) -> Ending:
@@ -115,6 +155,19 @@ async def end_left_behind(rt: Runtime, *, limit: int = 100) -> int:
         async with rt.db.hot_transaction() as tx:
             locked = await jobs.lock(tx, [batch_id])
             aftermath = await closing.end_left_behind(tx, locked, now=clock.now())
+        ring(rt, aftermath)
+    return len(found)
+
+
+async def end_held_open(rt: Runtime, *, limit: int = 100) -> int:
+    """End jobs that were held open for a cancel which then did not come to its end. Returns how many were held."""
+    async with rt.db.hot_statement() as tx:
+        found = await jobs.held_too_long(tx, limit=limit)
+    for job_id in found:
+        async with rt.db.hot_transaction() as tx:
+            locked = await jobs.lock(tx, [job_id])
+            await jobs.let_go(tx, job_id)
+            aftermath = await closing.end_held_open(tx, locked, now=clock.now())
         ring(rt, aftermath)
     return len(found)
 
@@ -154,7 +207,7 @@ async def _stop_job_streams(rt: Runtime, job_id: UUID, end: End, check: Callable
         intake.merged_metadata(locked[job_id].metadata, end.metadata or {})
         held_open = locked[job_id].auto_complete
         if held_open:
-            await jobs.set_auto_complete(tx, job_id, value=False)
+            await jobs.hold_open(tx, job_id, HELD_OPEN_S)
     await stop_streams(rt, job_id)
     return held_open
 

@@ -10,6 +10,7 @@ from shared.events import Event
 from shared.failures import FAILURES
 from shared.jobs import Job
 from shared.ledger import Account
+from shared.unfinished_calls import ToldLine
 
 
 def job_created(job: Job, at: datetime) -> Event:
@@ -47,11 +48,12 @@ def job_ended(job: Job, at: datetime) -> Event:
     return _job_event(job, f"job.{job.status}", at, data)
 
 
-def call_ended(job: Job, call: Call, at: datetime) -> Event:
+def call_ended(job: Job, call: Call | ToldLine, at: datetime) -> Event:
     """A call of this job became completed, failed or cancelled."""
+    id_ = str(call.id)
     data = {
-        "id": str(call.id),
-        "call_id": str(call.id),
+        "id": id_,
+        "call_id": id_,
         "status": call.state,
         "purpose": call.purpose,
         "model": call.model,
@@ -66,7 +68,7 @@ def call_ended(job: Job, call: Call, at: datetime) -> Event:
         "metadata": call.metadata,
         "custom_id": call.custom_id,
         "error": call_error(call),
-        "result_url": f"/api/jobs/{call.job_id}/calls/{call.id}",
+        "result_url": f"/api/jobs/{job.id}/calls/{id_}",
     }
     return Event(
         id=ids.new(),
@@ -103,7 +105,7 @@ def credits_low(account: Account, threshold: Decimal, at: datetime) -> Event:
     )
 
 
-def call_error(call: Call) -> dict[str, Any] | None:
+def call_error(call: Call | ToldLine) -> dict[str, Any] | None:
     """The `error` of a failed or cancelled call, without its HTTP status."""
     if call.error_code is None or call.state not in ("failed", "cancelled"):
         return None

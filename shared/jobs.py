@@ -19,7 +19,8 @@ j.total_tokens, j.prompt_tokens, j.completion_tokens, j.cached_tokens, j.reasoni
 j.provider_cost_nanousd, j.latency_sum_ms, j.budget_mode, j.charge_failed_calls, j.credits_per_dollar,
 j.tokens_per_credit, j.estimate_nanousd, j.estimate_tokens, j.credits_held, j.credits_charged, j.credits_lost,
 j.credits_remaining, j.failure_reason, j.error_message, j.callback_url, j.callback_events, j.callback_secret_sealed,
-j.event_sequence, j.deadline_at, j.created_at, j.started_at, j.completed_at, j.updated_at
+j.event_sequence, j.deadline_at, j.created_at, j.started_at, j.completed_at, j.updated_at,
+coalesce(j.held_open_until > app_now(), false) as is_held_open
 """
 
 LOCK = f"select {COLUMNS} from jobs j where j.id = any(%s) order by j.id for no key update"
@@ -101,6 +102,8 @@ select id, updated_at from jobs
  where status in ('pending', 'in_progress') and deadline_at <= app_now() order by deadline_at limit %s
 """
 
+HELD_TOO_LONG = "select id from jobs where held_open_until <= app_now() order by held_open_until limit %s"
+
 # A batch has no call while it is checked; it always has a deadline.
 IDLE = """
 select j.id, j.updated_at from jobs j
@@ -115,6 +118,7 @@ select j.id, j.updated_at from jobs j
 class Job:
     """A job's row. Changed only while it is locked, then saved.
 
+    is_held_open: for a moment, the end of its last call does not end it, though it is to complete by itself.
     is_batch: it has a row in batches too, and its calls are lines. calls_expired: of the failed ones, by its deadline.
     estimate_nanousd, estimate_tokens: what its unfinished calls may come to; credits_lost: owed, but the team had none.
     """
@@ -164,6 +168,7 @@ class Job:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     updated_at: datetime | None = None
+    is_held_open: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -214,9 +219,21 @@ async def save(tx: Tx, changed: Iterable[Job]) -> None:
         await hot(tx, SAVE, (orjson.dumps(rows, default=str).decode(),))
 
 
-async def set_auto_complete(tx: Tx, job_id: UUID, *, value: bool) -> None:
-    """Whether the end of its last call ends the job."""
-    await hot(tx, "update jobs set auto_complete = %s where id = %s", (value, job_id))
+async def hold_open(tx: Tx, job_id: UUID, seconds: float) -> None:
+    """For so long the end of its last call does not end the job; whoever dies meanwhile leaves it to the sweep."""
+    await hot(
+        tx, "update jobs set held_open_until = app_now() + make_interval(secs => %s) where id = %s", (seconds, job_id)
+    )
+
+
+async def let_go(tx: Tx, job_id: UUID) -> None:
+    """The end of its last call ends it again."""
+    await hot(tx, "update jobs set held_open_until = null where id = %s", (job_id,))
+
+
+async def held_too_long(tx: Tx, *, limit: int) -> list[UUID]:
+    """Jobs that were held open until a time that has passed."""
+    return [row.id for row in await hot(tx, HELD_TOO_LONG, (limit,))]
 
 
 async def read(tx: Tx, job_id: UUID) -> Job | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from shared.calls import COLUMNS, Call
@@ -23,17 +24,25 @@ returning {COLUMNS}, null::text as response,
        (select a.provider from attempts a where a.call_id = c.id and a.number = c.attempt) as provider
 """
 
-# Only lines that were rung can have tokens of a limit set aside, and only few are at a time.
+# A statement of its own: what the next one reads has then no newer version, and can be updated where it lies.
+LOCK_LINES = """
+select count(*) from (
+    select from calls where job_id = %(job_id)s and id > %(after)s and state in ('pending', 'in_progress')
+     order by id limit %(limit)s for update) locked
+"""
+
+# By ctid: a planner that takes a young table for empty would look through all calls for each line. Only lines that were
+# rung can have tokens of a limit set aside, and only few are at a time.
 END_LINES = """
 with open as (
-    select id, state, rung_at from calls
-     where job_id = %(job_id)s and state in ('pending', 'in_progress') order by id limit %(limit)s for update
+    select ctid, id, state, rung_at from calls
+     where job_id = %(job_id)s and id > %(after)s and state in ('pending', 'in_progress') order by id limit %(limit)s
 ), numbered as (
-    select id, state, rung_at, %(ended_before)s + row_number() over (order by id) as ended_number from open
+    select ctid, state, rung_at, %(ended_before)s + row_number() over (order by id) as ended_number from open
 ), ended as (
     update calls c set state = %(state)s, completed_at = app_now(), error_code = %(code)s, error_message = %(message)s,
            maybe_billed = c.maybe_billed or n.state = 'in_progress', ended_number = n.ended_number
-      from numbered n where c.id = n.id
+      from numbered n where c.ctid = n.ctid
     returning c.id, c.model, c.key_id, c.budget_ids, c.attempt, c.estimate_nanousd,
               c.estimated_prompt_tokens::bigint + c.estimated_output_tokens as estimated_tokens,
               n.state = 'in_progress' as ran, c.attempt = 0 and n.rung_at is not null as was_rung,
@@ -73,6 +82,33 @@ class LineGroup:
     rung: list[UUID]
 
 
+class ToldLine(NamedTuple):
+    """A line that ended, as far as its event tells of it. See `Call`."""
+
+    id: UUID
+    state: str
+    purpose: str | None
+    model: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    client_cost_nanousd: int
+    latency_ms: int | None
+    attempt: int
+    metadata: dict[str, Any] | None
+    custom_id: str | None
+    error_code: str | None
+    error_message: str | None
+    maybe_billed: bool
+
+
+TOLD = f"""
+select {", ".join(ToldLine._fields)} from calls
+ where job_id = %(job_id)s and ended_number > %(ended_before)s order by ended_number
+"""
+
+
 async def end(
     tx: Tx,
     jobs: Mapping[UUID, int | None],
@@ -100,18 +136,28 @@ async def end(
 
 
 async def end_lines(
-    tx: Tx, job_id: UUID, ended_before: int, *, state: str, code: str, message: str, limit: int
+    tx: Tx, job_id: UUID, ended_before: int, *, after: UUID, state: str, code: str, message: str, limit: int
 ) -> list[LineGroup]:
-    """The same for the lines of one locked batch, of which so many have ended; told as sums."""
+    """The same for the lines of one locked batch, of which so many have ended; told as sums.
+
+    after: an id up to which all of them have.
+    """
     params = {
         "job_id": job_id,
         "ended_before": ended_before,
+        "after": after,
         "state": state,
         "code": code,
         "message": message,
         "limit": limit,
     }
+    await hot(tx, LOCK_LINES, {name: params[name] for name in ("job_id", "after", "limit")})
     return [LineGroup(**row._asdict()) for row in await hot(tx, END_LINES, params)]
+
+
+async def told(tx: Tx, job_id: UUID, ended_before: int) -> list[ToldLine]:
+    """The lines of a locked batch that have ended since so many had, in the order of their numbers."""
+    return [ToldLine._make(row) for row in await hot(tx, TOLD, {"job_id": job_id, "ended_before": ended_before})]
 
 
 async def delivering(tx: Tx, job_id: UUID, call_id: UUID | None = None, *, limit: int = 1000) -> list[UUID]:

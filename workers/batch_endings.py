@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from shared import (
+    batch_ends,
     batch_facts,
     batch_output,
     batch_results,
@@ -112,7 +113,7 @@ async def _finish(rt: Runtime, batch: Batch, worker: str, output: Written, error
         status = final_status(held, job)
         summary = await batch_results.error_summary(tx, batch.id)
         error_id = None if errors is None else errors.id
-        if not await batch_results.finish(
+        if not await batch_ends.finish(
             tx,
             batch.id,
             worker=worker,
