@@ -8,20 +8,15 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
-
-from api.event_stream import HEADERS, until_gone
+from api.followed_stream import FollowedStream
 from api.log_waiting import Follower
 from api.streams import Pace
-from shared import clock, ids, log
+from shared import ids, log
 from shared.db import is_down
 from shared.event_log import Entry
 
 logger = log.get(__name__)
 
-PING = b": ping\n\n"
 RETRY_MS = (1000, 3000)
 """When to come again, as a process that closes says: not all at once."""
 READ_AGAIN_S = 1.0
@@ -32,14 +27,15 @@ def frame(entry: Entry) -> bytes:
     return f"id: {ids.prefixed('evt', entry.id)}\nevent: {entry.type}\ndata: {entry.body}\n\n".encode()
 
 
-class LogStream(Response):
-    """200, then one event after the other. A client that takes nothing for long is dropped; it can resume.
+class LogStream(FollowedStream):
+    """One event after the other.
 
     first: what the first read found. is_told, is_last: of an event, whether the client gets it, and whether the stream
     ends with it.
     """
 
     media_type = "text/event-stream"
+    still_here = b": ping\n\n"
 
     def __init__(
         self,
@@ -50,53 +46,23 @@ class LogStream(Response):
         is_told: Callable[[Entry], bool] = lambda _: True,
         is_last: Callable[[Entry], bool] = lambda _: False,
     ) -> None:
-        self.status_code = 200
-        self.background = None
-        self.init_headers(HEADERS)
+        super().__init__(follower, pace, {}, {"team_id": follower.team_id})
         self._follower = follower
-        self._first = first
-        self._pace = pace
+        self._first: Iterable[Entry] | None = first
         self._is_told = is_told
         self._is_last = is_last
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end, or until the client is gone."""
-        gone = asyncio.create_task(until_gone(receive))
-        gone.add_done_callback(self._wake)
-        try:
-            await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            if scope["method"] == "HEAD":
-                await self._send(send, {"type": "http.response.body", "body": b""})
-            else:
-                await self._tell(send, gone)
-        except ClientDisconnect:
-            pass
-        except TimeoutError:
-            # Left without its end, so that the client knows that there is more.
-            logger.info("log_client_too_slow", team_id=self._follower.team_id)
-        finally:
-            gone.remove_done_callback(self._wake)
-            gone.cancel()
-            self._follower.leave()
+    async def next(self, wait_s: float) -> tuple[bytes, bool]:
+        """The next events; when this process closes, word of when to come again."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return self._told(first)
+        frames, is_over = self._told(await self._taken(wait_s))
+        if not frames and not is_over and self._follower.is_over:
+            return b"retry: %d\n\n" % random.randint(*RETRY_MS), True  # noqa: S311 - spreads clients
+        return frames, is_over
 
-    async def _tell(self, send: Send, gone: "asyncio.Task[None]") -> None:
-        frames, is_over = self._told(self._first)
-        quiet_until = clock.monotonic() + self._pace.silence_s
-        while True:
-            if frames or is_over:
-                await self._send(send, {"type": "http.response.body", "body": frames, "more_body": not is_over})
-                quiet_until = clock.monotonic() + self._pace.silence_s
-            if is_over:
-                return
-            frames, is_over = self._told(await self._next(quiet_until - clock.monotonic()))
-            if gone.done():
-                return
-            if not frames and self._follower.is_over:
-                frames, is_over = b"retry: %d\n\n" % random.randint(*RETRY_MS), True  # noqa: S311 - spreads clients
-            elif not frames and clock.monotonic() >= quiet_until:
-                frames = PING
-
-    async def _next(self, timeout_s: float) -> list[Entry]:
+    async def _taken(self, timeout_s: float) -> list[Entry]:
         """What comes next. Trouble with the database passes, and the follower reads on from where he is."""
         try:
             async with asyncio.timeout(max(0.0, timeout_s) + READ_AGAIN_S):
@@ -117,11 +83,3 @@ class LogStream(Response):
             if self._is_last(entry):
                 return b"".join(frames), True
         return b"".join(frames), False
-
-    async def _send(self, send: Send, message: Message) -> None:
-        """Raises TimeoutError for a client that does not take it."""
-        async with asyncio.timeout(self._pace.send_s):
-            await send(message)
-
-    def _wake(self, _: "asyncio.Task[None]") -> None:
-        self._follower.wake()

@@ -16,10 +16,10 @@ import multipart  # type: ignore[import-untyped]
 from starlette.requests import Request
 
 from api.auth import Caller
-from api.body import pieces
+from api.body import announced, pieces
 from api.desk import Desk
 from api.http import validated
-from api.once import key_of
+from api.once import is_repeat, key_of
 from api.wire.files import ANCHOR, SECONDS, ExpiresAfter, UploadIn
 from shared import files, ids, log
 from shared.db import Tx, is_down
@@ -82,10 +82,11 @@ class Upload:
 async def stored_body(rt: Runtime, caller: Caller, request: Request, *, filename: str, limit_bytes: int) -> Upload:
     """The body itself as a file for batches.
 
-    Raises FileTooLarge, BodyStalled, BadRequest (a packed one), TooManyUploads.
+    Raises FileTooLarge, TeamFilesFull, BodyStalled, BadRequest (a packed one), TooManyUploads.
     """
-    writer, digest = _writer(rt, caller, filename), _digest(request)
-    async with _whole_or_nothing(writer, limit_bytes, _room(caller, request)):
+    writer, digest = await _writer(rt, caller, request, filename), _digest(request)
+    async with _whole_or_nothing(writer, limit_bytes, _place(caller, request)):
+        await writer.find_room(min(announced(request), limit_bytes))
         async for piece in pieces(request, limit_bytes):
             if digest is not None:
                 digest.update(piece)
@@ -97,10 +98,11 @@ async def stored_body(rt: Runtime, caller: Caller, request: Request, *, filename
 async def receive_file(rt: Runtime, caller: Caller, request: Request, *, limit_bytes: int = MOST_BYTES) -> Upload:
     """The file of a multipart body, with the fields that came before or after it.
 
-    Raises BadRequest and Invalid (what is said in the body), FileTooLarge, BodyStalled, TooManyUploads.
+    Raises BadRequest and Invalid (what is said in the body), FileTooLarge, TeamFilesFull, BodyStalled, TooManyUploads.
     """
-    form = Form(_writer(rt, caller, NAMELESS), request, limit_bytes)
-    async with _whole_or_nothing(form.writer, limit_bytes, _room(caller, request)):
+    form = Form(await _writer(rt, caller, request, NAMELESS), request, limit_bytes)
+    async with _whole_or_nothing(form.writer, limit_bytes, _place(caller, request)):
+        await form.writer.find_room(min(max(0, announced(request) - FORM_BYTES), limit_bytes))
         async for piece in pieces(request, limit_bytes + FORM_BYTES):
             await form.take(piece)
         return await form.whole()
@@ -206,12 +208,14 @@ def _cleaned(filename: str) -> str:
     return "".join(c for c in last if c.isprintable())[:MOST_NAME] or NAMELESS
 
 
-def _writer(rt: Runtime, caller: Caller, filename: str) -> FileWriter:
+async def _writer(rt: Runtime, caller: Caller, request: Request, filename: str) -> FileWriter:
+    # What is sent again is stored only until it is known for the same, also where its team is full by now.
+    bound = None if await is_repeat(rt, caller, request) else rt.settings.team_files_bytes
     purpose, team_id = FilePurpose.BATCH, caller.team.team_id
-    return FileWriter(rt.db, file_id=ids.new(), team_id=team_id, purpose=purpose, filename=filename)
+    return FileWriter(rt.db, file_id=ids.new(), team_id=team_id, purpose=purpose, filename=filename, team_bytes=bound)
 
 
-def _room(caller: Caller, request: Request) -> AbstractContextManager[None]:
+def _place(caller: Caller, request: Request) -> AbstractContextManager[None]:
     desk: Desk = request.app.state.desk
     return desk.uploads.one(caller.team.team_id)
 

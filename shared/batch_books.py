@@ -1,4 +1,4 @@
-"""The checks of the books on batches: their lines and these lines' numbers, job and own row; `books` runs them."""
+"""The checks of the books on batches: their lines and these lines' numbers, job, row and files; `books` runs them."""
 
 from collections.abc import Mapping
 
@@ -76,6 +76,11 @@ BATCHES: Mapping[str, str] = {
           join files f on f.id in (b.output_file_id, b.error_file_id)
          where (%(teams)s::text[] is null or b.team_id = any(%(teams)s))
            and (f.status <> 'processed' or f.purpose <> 'batch_output' or f.team_id <> b.team_id)""",
+    "a whole file has the bytes of its chunks": """
+        select f.id as file_id, f.team_id, f.bytes, coalesce(sum(octet_length(c.bytes)), 0) as bytes_of_chunks
+          from files f left join file_chunks c on c.file_id = f.id
+         where (%(teams)s::text[] is null or f.team_id = any(%(teams)s)) and f.status = 'processed'
+         group by f.id having f.bytes <> coalesce(sum(octet_length(c.bytes)), 0)""",
     "a batch ends in exactly one event": """
         select b.id as batch_id, b.status, count(e.id) as events from batches b
           join jobs j using (id)

@@ -14,7 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.errors import Conflict
+from shared.errors import Conflict, WaybillError
 from shared.states import FilePurpose
 
 CHUNK_BYTES = 1 << 20
@@ -53,6 +53,14 @@ returning id
 READ = f"select {COLUMNS} from files f where f.id = %s and f.team_id = %s and {SEEN}"
 
 HOLD = f"select f.id from files f where f.id = %s and f.team_id = %s and f.purpose = 'batch' and {SEEN} for key share"
+
+# Of a file on its way, the chunks that are there: its last one is counted as a full one.
+STORED = f"""
+select coalesce(sum(case f.status when 'processed' then f.bytes else
+           coalesce((select (c.number + 1) * {CHUNK_BYTES}::bigint from file_chunks c where c.file_id = f.id
+                      order by c.number desc limit 1), 0) end), 0)::bigint as bytes
+  from files f where f.team_id = %s and f.expires_at > app_now()
+"""
 
 SIZE = "select bytes from files where id = %s and status = 'processed'"
 
@@ -111,6 +119,19 @@ class FileGone(Conflict):
     """The file was deleted, or took longer than an hour, while its bytes were written or read."""
 
 
+class TeamFilesFull(WaybillError):
+    """What the team keeps in files leaves no room for one more. most_bytes: the bound of what it may keep."""
+
+    status, code = 413, "team_files_full"
+
+    def __init__(self, stored_bytes: int, most_bytes: int) -> None:
+        stored_mb, most_mb = stored_bytes / 2**20, most_bytes / 2**20
+        super().__init__(
+            f"This team keeps {stored_mb:,.1f} MB in files and may keep {most_mb:,.0f} MB: this one does not fit. "
+            "Delete files it no longer needs, or wait until they expire"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewFile:
     """A file that is to be written. expires_after_s: counted from now."""
@@ -166,6 +187,15 @@ async def hold(tx: Tx, file_id: UUID, team_id: str) -> bool:
     False when the team has no such file.
     """
     return bool(await hot(tx, HOLD, (file_id, team_id)))
+
+
+async def stored_bytes(tx: Tx, team_id: str) -> int:
+    """What all files of a team have, those of its batches and those on their way too; deleted and expired ones apart.
+
+    It reads the row of each: 100,000 files take some 50 ms.
+    """
+    [row] = await hot(tx, STORED, (team_id,))
+    return int(row.bytes)
 
 
 async def size(tx: Tx, file_id: UUID) -> int | None:

@@ -73,6 +73,7 @@ BREAKS = {
     "a batch ends as its job did": "update batches set status = 'expired' where status = 'completed'",
     "a batch that ran is final with its output file": "update batches set lines = 99",
     "a batch shows only whole files": "update files set status = 'uploading'",
+    "a whole file has the bytes of its chunks": "update files set bytes = bytes + 1",
     "a batch ends in exactly one event": "update events set type = 'batch.other' where type = 'batch.completed'",
     "usage of ended jobs is the sum of the jobs": "update usage_daily set jobs_completed = jobs_completed + 1",
     "usage of ended calls is the sum of the calls": "update usage_daily set provider_cost_nanousd = 1",

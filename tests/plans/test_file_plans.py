@@ -39,6 +39,7 @@ STATEMENTS: dict[str, tuple[str, Any]] = {
     "files.LIST asc": (files.LISTS["asc"], LISTED),
     "files.LIST desc": (files.LISTS["desc"], LISTED),
     "files.READ": (files.READ, (FILE, TEAM)),
+    "files.STORED": (files.STORED, (TEAM,)),
     "files.HIDE": (files.HIDE, ([FILE],)),
     "files.LOCK_OVER": (files.LOCK_OVER, {"unfinished_s": 3600, "limit": 500}),
     "files.DELETE_CHUNKS": (files.DELETE_CHUNKS, {"id": None, "limit": 50}),
