@@ -107,7 +107,7 @@ class BatchBench:
         file_id, _ = await self.upload(data)
         batch_id, _ = await self.accept(file_id)
         began = time.perf_counter()
-        await self.reached(batch_id, lambda batch: not _open(batch))
+        await self.reached(batch_id, lambda batch: not has_open_lines(batch))
         ran_s = time.perf_counter() - began
         batch, writing = await self.finish(batch_id)
         if batch["request_counts"]["completed"] != batch["request_counts"]["total"]:
@@ -180,6 +180,12 @@ def copied_s(database_url: str, job_id: str) -> float:
     return seconds
 
 
+def client(stack: Stack, key: str) -> httpx.AsyncClient:
+    """Speaks for the team of this key."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{stack.port}", headers=headers, timeout=120, trust_env=False)
+
+
 def lines(count: int, *, text: str = SYSTEM) -> bytes:
     """An input file's bytes."""
     return b"".join(_line(number, text) for number in range(count))
@@ -196,6 +202,7 @@ def _new(file_id: str) -> dict[str, str]:
     return {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
 
 
-def _open(batch: dict[str, Any]) -> bool:
+def has_open_lines(batch: dict[str, Any]) -> bool:
+    """Whether a line of it waits or runs."""
     counts = batch["request_counts"]
     return bool(counts["pending"] + counts["in_progress"])

@@ -3,28 +3,25 @@
 python -m bench.batches [--quick]
 """
 
-import argparse
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from statistics import median
 from uuid import UUID
 
-import httpx
-
-from bench import machine
-from bench.batch_measure import BatchBench, Step, copied_s, lines
+from bench.batch_measure import BatchBench, Step, client, copied_s, has_open_lines, lines
 from bench.loop import Timed
 from bench.measure import Bench
+from bench.program import Program, progress
 from bench.report import table
 from bench.stack import BareLoop, Stack
-from bench.usage import Cpu, cpu
+from bench.usage import Span, cpu
+from bench.webhook_measure import Receivers
 
 CONCURRENCY = 64
+HEARD = "heard"
 GOAL_ACCEPT_S, GOAL_GROWN_MB, GOAL_CANCEL_S = 10, 100, 5
 
 
@@ -60,61 +57,40 @@ class Round:
 
 @dataclass(kw_only=True)
 class Results:
-    """Everything that was measured. file_mb: the size of the large input."""
+    """Everything that was measured. heard: the large batch was cancelled, each line told of. span: of the rounds.
 
-    file_mb: float = 0.0
+    file_mb: the size of the large input.
+    """
+
+    file_mb: float
     rounds: list[Round] = field(default_factory=list)
+    heard: list[Step] = field(default_factory=list)
+    span: Span = field(init=False)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="bench.batches", description="Batches, each step beside its floor.")
-    parser.add_argument("--quick", action="store_true", help="a small batch: a look, not a measurement")
-    asked = parser.parse_args(argv)
-    if sys.platform != "linux":
-        print("bench: memory is read from /proc; this needs Linux", file=sys.stderr)
-        return 1
-    plan, started, loaded = LOOK if asked.quick else Plan(), time.monotonic(), machine.load_average()
-    stack = Stack()
-    try:
-        with asyncio.Runner() as runner:
-            results, facts = runner.run(measured(stack, plan))
-    finally:
-        stack.remove()
-    facts["load before"] = f"{loaded} runnable on average in the last minute and five minutes"
-    facts["plan"] = (
-        f"{plan.rounds} rounds, one api, one worker unit, one batch unit, {time.monotonic() - started:.0f} s in all"
-    )
-    print(text(results, facts, plan, quick=asked.quick))
-    return 0
-
-
-async def measured(stack: Stack, plan: Plan) -> tuple[Results, dict[str, str]]:
+async def measured(stack: Stack, plan: Plan) -> Results:
     """All rounds, on one worker unit and one batch unit."""
-    _progress("starting Waybill and the bare loop")
     await stack.start(workers=1, batch_workers=1)
     await stack.make_team()
-    urls = stack.facts
-    facts = machine.facts(stack.home.path, urls["database_url"], urls["redis_url"])
     bare = await BareLoop.start(stack.provider_url)
     beside = Bench(stack, bare, workers=1)
     large, small = lines(plan.lines), lines(plan.run_lines)
     results = Results(file_mb=len(large) / 1e6)
-    headers = {"Authorization": f"Bearer {stack.team_key}"}
-    url = f"http://127.0.0.1:{stack.port}"
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
-        bench = BatchBench(stack, client)
-        _progress("warming up")
+    async with client(stack, stack.team_key) as speaks:
+        bench = BatchBench(stack, speaks)
+        progress("warming up")
         await bench.run(lines(100))
         await beside.bare(CONCURRENCY, 1.0)
-        before, began = _cpu(stack, bare), time.monotonic()
+        parts = {**stack.pids, "bare": [bare.pid]}
+        before, began = cpu(parts), time.monotonic()
         for number in range(plan.rounds):
-            _progress(f"round {number + 1} of {plan.rounds}")
-            results.rounds.append(await one_round(bench, beside, plan, large, small, urls["database_url"]))
-        others = _cpu(stack, bare).since(before).others / ((time.monotonic() - began) * 10 * (os.cpu_count() or 1))
-    facts["others"] = f"programs outside the benchmark used {others:.0f} % of the machine while it was measured"
+            progress(f"round {number + 1} of {plan.rounds}")
+            results.rounds.append(await one_round(bench, beside, plan, large, small, stack.facts["database_url"]))
+        results.span = Span(cpu=cpu(parts).since(before), wall_s=time.monotonic() - began)
+        progress("cancelled while somebody listens")
+        results.heard = await cancelled_and_heard(stack, plan, large)
     await bare.stop()
-    return results, facts
+    return results
 
 
 async def one_round(bench: BatchBench, beside: Bench, plan: Plan, large: bytes, small: bytes, url: str) -> Round:
@@ -141,12 +117,32 @@ async def one_round(bench: BatchBench, beside: Bench, plan: Plan, large: bytes, 
     )
 
 
-def text(results: Results, facts: dict[str, str], plan: Plan, *, quick: bool) -> str:
-    """The whole report."""
-    look = ", --quick: a look, not a measurement" if quick else ""
-    head = [f"Waybill's batches, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{look}", ""]
-    head += [f"  {name:<12}{fact}" for name, fact in facts.items()]
-    sections = {
+async def cancelled_and_heard(stack: Stack, plan: Plan, large: bytes) -> list[Step]:
+    """The large batch of a team with an endpoint for everything, from the request until its last line has ended.
+
+    The endpoint is deleted each time: what it was not sent yet would go on being sent beside the next.
+    """
+    steps, receivers = [], await Receivers.start()
+    hook = {"team_id": HEARD, "webhook_url": f"http://127.0.0.1:{receivers.port}/ok/heard", "events": ["*"]}
+    async with client(stack, await stack.make_team(HEARD)) as heard:
+        bench = BatchBench(stack, heard)
+        for _ in range(plan.rounds):
+            made = (await heard.post("/api/webhooks/register", json=hook)).raise_for_status().json()
+            file_id, _ = await bench.upload(large)
+            batch_id, _ = await bench.accept(file_id)
+            began = time.perf_counter()
+            cancel = await bench.cancel(batch_id)
+            await bench.reached(batch_id, lambda batch: not has_open_lines(batch))
+            steps.append(Step(seconds=time.perf_counter() - began, grown_mb=cancel.grown_mb))
+            (await heard.delete(f"/api/webhooks/{made['webhook_id']}")).raise_for_status()
+            await bench.finish(batch_id)
+    await receivers.stop()
+    return steps
+
+
+def sections(results: Results, plan: Plan) -> dict[str, str]:
+    """Of the report."""
+    return {
         f"1. {plan.lines} lines, {results.file_mb:.0f} MB: from the file to the first line that may run"
         f" (goal: {GOAL_ACCEPT_S} s, {GOAL_GROWN_MB} MB)": _accepted(results, plan),
         f"2. {plan.lines} lines cancelled, and their error file (goal: {GOAL_CANCEL_S} s)": _cancelled(results),
@@ -154,7 +150,6 @@ def text(results: Results, facts: dict[str, str], plan: Plan, *, quick: bool) ->
             results, plan
         ),
     }
-    return "\n".join([*head, *(f"\n{title}\n{body}" for title, body in sections.items())])
 
 
 def _accepted(results: Results, plan: Plan) -> str:
@@ -180,6 +175,7 @@ def _row(name: str, count: int, steps: Sequence[Step], floor: Sequence[float]) -
 def _cancelled(results: Results) -> str:
     rows = [
         ["POST …/cancel", *_spread([each.cancel.seconds for each in results.rounds]), ""],
+        ["the same, each line told to an endpoint", *_spread([each.seconds for each in results.heard]), ""],
         [
             "until both files are there",
             *_spread([each.files.seconds for each in results.rounds]),
@@ -205,19 +201,22 @@ def _ran(results: Results, plan: Plan) -> str:
     return table(["", "calls/s", "(rounds)", "x floor"], rows, left=1) + "\n" + note
 
 
-def _cpu(stack: Stack, bare: BareLoop) -> Cpu:
-    # This process has the stack's as children: from /proc, with descendants, they would count twice.
-    now = cpu({**stack.pids, "bare": [bare.pid]})
-    return Cpu(parts={**now.parts, "load": time.process_time() * 1000}, machine=now.machine)
-
-
 def _spread(values: Sequence[float]) -> list[str]:
     return [f"{median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}"]
 
 
-def _progress(what: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {what}", file=sys.stderr, flush=True)
+PROGRAM = Program(
+    module="bench.batches",
+    about="Batches, each step beside its floor.",
+    title="Waybill's batches",
+    plan=Plan(),
+    look=LOOK,
+    told=lambda plan: f"{plan.rounds} rounds, one api, one worker unit, one batch unit",
+    measured=measured,
+    sections=sections,
+    runs=lambda results: [results.span],
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(PROGRAM.main())

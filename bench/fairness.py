@@ -3,23 +3,20 @@
 python -m bench.fairness [--quick]
 """
 
-import argparse
 import asyncio
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from statistics import median
 
-import httpx
 import psycopg
 
-from bench import machine
-from bench.batch_measure import BatchBench, lines
+from bench.batch_measure import BatchBench, client, lines
 from bench.loop import Timed, closed_loop
 from bench.measure import live_clients
+from bench.program import Program, progress
 from bench.report import table
 from bench.stack import Stack
 
@@ -121,56 +118,27 @@ class Fairness:
         return float(seconds)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="bench.fairness", description="Live calls beside a batch; shares by weight.")
-    parser.add_argument("--quick", action="store_true", help="a small batch, one round: a look, not a measurement")
-    asked = parser.parse_args(argv)
-    if sys.platform != "linux":
-        print("bench: units are told from /proc; this needs Linux", file=sys.stderr)
-        return 1
-    plan, started, loaded = LOOK if asked.quick else Plan(), time.monotonic(), machine.load_average()
-    stack = Stack()
-    try:
-        with asyncio.Runner() as runner:
-            results, facts = runner.run(measured(stack, plan))
-    finally:
-        stack.remove()
-    facts["load before"] = f"{loaded} runnable on average in the last minute and five minutes"
-    facts["plan"] = (
-        f"{plan.rounds} rounds of {plan.run_s:g} s, one api, one worker unit, one batch unit, "
-        f"{time.monotonic() - started:.0f} s in all"
-    )
-    print(text(results, facts, plan, quick=asked.quick))
-    return 0
-
-
-async def measured(stack: Stack, plan: Plan) -> tuple[Results, dict[str, str]]:
+async def measured(stack: Stack, plan: Plan) -> Results:
     """All rounds, on one worker unit and one batch unit."""
-    _progress("starting Waybill")
     await stack.start(workers=1, batch_workers=1)
     keys = [await stack.make_team(), await stack.make_team("heavy", weight=3), await stack.make_team("light")]
-    urls, results, data = stack.facts, Results(), lines(plan.lines)
-    facts = machine.facts(stack.home.path, urls["database_url"], urls["redis_url"])
+    results, data = Results(), lines(plan.lines)
     async with AsyncExitStack() as opened:
-        teams = [BatchBench(stack, await opened.enter_async_context(_client(stack, key))) for key in keys]
+        teams = [BatchBench(stack, await opened.enter_async_context(client(stack, key))) for key in keys]
         live, heavy, light = teams
         fairness = Fairness(stack, heavy, live, light)
-        _progress("warming up")
+        progress("warming up")
         await live.run(lines(100))
         for number in range(plan.rounds):
-            _progress(f"round {number + 1} of {plan.rounds}")
+            progress(f"round {number + 1} of {plan.rounds}")
             results.rounds.append(await fairness.round(plan, data))
             results.shares.append(await fairness.share(plan, data))
-    return results, facts
+    return results
 
 
-def text(results: Results, facts: dict[str, str], plan: Plan, *, quick: bool) -> str:
-    """The whole report."""
-    look = ", --quick: a look, not a measurement" if quick else ""
-    head = [f"Fairness of Waybill, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{look}", ""]
-    head += [f"  {name:<12}{fact}" for name, fact in facts.items()]
-    sections = {
+def sections(results: Results, plan: Plan) -> dict[str, str]:
+    """Of the report."""
+    return {
         f"1. Live calls of one team, {CLIENTS} clients, alone and beside another team's batch of {plan.lines} lines;"
         f" provider at 0 ms (goals: p50 {GOAL_P50}x, p99 {GOAL_P99}x)": _beside(results),
         "2. A second batch, of the live team, while the large one runs": (
@@ -180,7 +148,6 @@ def text(results: Results, facts: dict[str, str], plan: Plan, *, quick: bool) ->
             f"{_many(results.shares, 3)}"
         ),
     }
-    return "\n".join([*head, *(f"\n{title}\n{body}" for title, body in sections.items())])
 
 
 def _beside(results: Results) -> str:
@@ -202,14 +169,17 @@ def _many(values: Sequence[float], digits: int) -> str:
     return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
-def _client(stack: Stack, key: str) -> httpx.AsyncClient:
-    headers = {"Authorization": f"Bearer {key}"}
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{stack.port}", headers=headers, timeout=120, trust_env=False)
-
-
-def _progress(what: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {what}", file=sys.stderr, flush=True)
+PROGRAM = Program(
+    module="bench.fairness",
+    about="Live calls beside a batch; shares by weight.",
+    title="Fairness of Waybill",
+    plan=Plan(),
+    look=LOOK,
+    told=lambda plan: f"{plan.rounds} rounds of {plan.run_s:g} s, one api, one worker unit, one batch unit",
+    measured=measured,
+    sections=sections,
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(PROGRAM.main())

@@ -3,17 +3,13 @@
 python -m bench.main_job [--quick]
 """
 
-import argparse
-import asyncio
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from bench import machine, report
+from bench import report
 from bench.measure import Bench, Results
+from bench.program import Program, progress
 from bench.stack import BareLoop, Stack
 
 CONCURRENCIES = (1, 16, 64)
@@ -34,37 +30,11 @@ class Plan:
 QUICK = Plan(workers=(1,), run_s=0.5, warm_s=0.3, single_calls=30)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="bench.main_job", description="The main job beside a bare litellm loop.")
-    parser.add_argument("--quick", action="store_true", help="short runs: a look, not a measurement")
-    asked = parser.parse_args(argv)
-    if sys.platform != "linux":
-        print("bench: CPU by process is read from /proc; this needs Linux", file=sys.stderr)
-        return 1
-    plan, started, loaded = QUICK if asked.quick else Plan(), time.monotonic(), machine.load_average()
-    stack = Stack()
-    try:
-        with asyncio.Runner() as runner:
-            results, facts = runner.run(measured(stack, plan))
-    finally:
-        stack.remove()
-    facts["load before"] = f"{loaded} runnable on average in the last minute and five minutes"
-    facts["plan"] = (
-        f"{plan.rounds} rounds of {plan.run_s:g} s each after a warm-up, {time.monotonic() - started:.0f} s in all"
-    )
-    print(text(results, facts, plan))
-    return 0
-
-
-async def measured(stack: Stack, plan: Plan) -> tuple[Results, dict[str, str]]:
+async def measured(stack: Stack, plan: Plan) -> Results:
     """All measurements; the product is started once for each number of workers."""
     results = Results()
-    _progress("starting Waybill and the bare loop")
     await stack.start(plan.workers[0])
     await stack.make_team()
-    urls = stack.facts
-    facts = machine.facts(stack.home.path, urls["database_url"], urls["redis_url"])
     bare = await BareLoop.start(stack.provider_url)
     for workers in plan.workers:
         if workers != plan.workers[0]:
@@ -73,21 +43,21 @@ async def measured(stack: Stack, plan: Plan) -> tuple[Results, dict[str, str]]:
         bench = Bench(stack, bare, workers)
         await _rounds(bench, plan, results, workers)
         if workers == plan.workers[0]:
-            _progress("single calls on an idle system")
+            progress("single calls on an idle system")
             results.start_ms = await bench.start_ms(plan.single_calls)
     results.rss_mb = bench.rss_mb()
-    _progress("accepting alone")
+    progress("accepting alone")
     await _accepts(bench, stack, plan, results)
     await bare.stop()
-    return results, facts
+    return results
 
 
 async def _rounds(bench: Bench, plan: Plan, results: Results, workers: int) -> None:
-    _progress(f"warming up, {workers} worker unit(s)")
+    progress(f"warming up, {workers} worker unit(s)")
     await bench.bare(CONCURRENCIES[1], plan.warm_s)
     await bench.whole(CONCURRENCIES[1], plan.warm_s)
     for round_ in range(plan.rounds):
-        _progress(f"{workers} worker unit(s), round {round_ + 1} of {plan.rounds}")
+        progress(f"{workers} worker unit(s), round {round_ + 1} of {plan.rounds}")
         for concurrency in CONCURRENCIES:
             results.runs.append(await bench.bare(concurrency, plan.run_s, round_))
             results.runs.append(await bench.whole(concurrency, plan.run_s, round_))
@@ -101,17 +71,8 @@ async def _accepts(bench: Bench, stack: Stack, plan: Plan, results: Results) -> 
         results.runs.append(await bench.accept(ACCEPT_CONCURRENCY, plan.run_s, round_))
 
 
-def text(results: Results, facts: dict[str, str], plan: Plan) -> str:
-    """The whole report."""
-    others = report.others_percent(results, os.cpu_count() or 1)
-    facts["others"] = f"programs outside the benchmark used {others:.0f} % of the machine while it was measured"
-    look = ", --quick: a look, not a measurement" if plan is QUICK else ""
-    head = [f"Waybill's main job, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{look}", ""]
-    head += [f"  {name:<12}{fact}" for name, fact in facts.items()]
-    return "\n".join([*head, *(f"\n{title}\n{body}" for title, body in _sections(results, plan).items())])
-
-
-def _sections(results: Results, plan: Plan) -> dict[str, str]:
+def sections(results: Results, plan: Plan) -> dict[str, str]:
+    """Of the report."""
     every = (results, plan.workers, CONCURRENCIES)
     return {
         "1. The floor: bare litellm.acompletion, one process, provider at 0 ms": report.floor(*every),
@@ -131,9 +92,18 @@ def _sections(results: Results, plan: Plan) -> dict[str, str]:
     }
 
 
-def _progress(what: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {what}", file=sys.stderr, flush=True)
+PROGRAM = Program(
+    module="bench.main_job",
+    about="The main job beside a bare litellm loop.",
+    title="Waybill's main job",
+    plan=Plan(),
+    look=QUICK,
+    told=lambda plan: f"{plan.rounds} rounds of {plan.run_s:g} s each after a warm-up",
+    measured=measured,
+    sections=sections,
+    runs=lambda results: results.runs,
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(PROGRAM.main())

@@ -103,7 +103,7 @@ class Bench:
         return {"api": rss_mb(pids["api"][0]), **units}
 
     async def _run(self, kind: str, concurrency: int, round_: int, timed: Callable[[], Awaitable[Timed]]) -> Run:
-        before, started = self._cpu(), time.perf_counter()
+        before, started = cpu(self._parts), time.perf_counter()
         result = await timed()
         return Run(
             kind=kind,
@@ -111,14 +111,9 @@ class Bench:
             round=round_,
             concurrency=concurrency,
             timed=result,
-            cpu=self._cpu().since(before),
+            cpu=cpu(self._parts).since(before),
             wall_s=time.perf_counter() - started,
         )
-
-    def _cpu(self) -> Cpu:
-        # This process has the stack's as children: from /proc, with descendants, they would count twice.
-        now = cpu(self._parts)
-        return Cpu(parts={**now.parts, "load": time.process_time() * 1000}, machine=now.machine)
 
 
 @asynccontextmanager

@@ -102,12 +102,6 @@ def memory(results: Results) -> str:
     return "  " + ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in results.rss_mb.items())
 
 
-def others_percent(results: Results, cores: int) -> float:
-    """How much of the machine other programs used while it was measured."""
-    available_ms = sum(run.wall_s for run in results.runs) * 1000 * cores
-    return 100 * sum(run.cpu.others for run in results.runs) / available_ms
-
-
 def _line(words: Sequence[str], widths: Sequence[int], left: int) -> str:
     padded = [
         word.ljust(width) if n < left else word.rjust(width)

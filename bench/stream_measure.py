@@ -152,7 +152,7 @@ class StreamBench:
     async def _run(
         self, side: str, kind: Kind, concurrency: int, round_: int, streams: Callable[[], Awaitable[Seen]]
     ) -> StreamRun:
-        before, started = self._cpu(), time.perf_counter()
+        before, started = cpu(self._parts), time.perf_counter()
         seen = await streams()
         return StreamRun(
             side=side,
@@ -160,14 +160,9 @@ class StreamBench:
             concurrency=concurrency,
             round=round_,
             seen=seen,
-            cpu=self._cpu().since(before),
+            cpu=cpu(self._parts).since(before),
             wall_s=time.perf_counter() - started,
         )
-
-    def _cpu(self) -> Cpu:
-        # This process has the stack's as children: from /proc, with descendants, they would count twice.
-        now = cpu(self._parts)
-        return Cpu(parts={**now.parts, "load": time.process_time() * 1000}, machine=now.machine)
 
 
 def _follower(connection: StreamConnection, kind: Kind, seen: Seen) -> Callable[[], Awaitable[None]]:

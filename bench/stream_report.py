@@ -85,12 +85,6 @@ def open_streams(found: Open) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def others_percent(results: StreamResults, cores: int) -> float:
-    """How much of the machine other programs used while it was measured."""
-    available_ms = sum(run.wall_s for run in results.runs) * 1000 * cores
-    return 100 * sum(run.cpu.others for run in results.runs) / available_ms
-
-
 def _named(kind: Kind) -> str:
     pace = f"{kind.every_s * 1000:g} ms apart" if kind.every_s else "at once"
     return f"{kind.name}: {kind.chunks} chunks {pace}"

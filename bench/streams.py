@@ -3,17 +3,13 @@
 python -m bench.streams [--quick]
 """
 
-import argparse
-import asyncio
-import os
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from bench import machine, stream_report
+from bench import stream_report
+from bench.program import Program, progress
 from bench.stack import BareLoop, Stack
 from bench.stream_measure import StreamBench, StreamResults
 from bench.stream_provider import Provider, make_alias
@@ -51,75 +47,42 @@ SPEEDS: Sequence[Case] = ((QUICK, 1), (QUICK, 16))
 CPU: Sequence[Case] = ((PACED, 1), (PACED, 16), (QUICK, 1), (QUICK, 16))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="bench.streams", description="Streams beside bare litellm streams.")
-    parser.add_argument("--quick", action="store_true", help="short runs: a look, not a measurement")
-    asked = parser.parse_args(argv)
-    if sys.platform != "linux":
-        print("bench: CPU by process is read from /proc; this needs Linux", file=sys.stderr)
-        return 1
-    _raise_file_limit()
-    plan, started, loaded = LOOK if asked.quick else Plan(), time.monotonic(), machine.load_average()
-    stack = Stack()
-    try:
-        with asyncio.Runner() as runner:
-            results, facts = runner.run(measured(stack, plan))
-    finally:
-        stack.remove()
-    facts["load before"] = f"{loaded} runnable on average in the last minute and five minutes"
-    facts["plan"] = f"{plan.rounds} rounds, one api, one worker unit, {time.monotonic() - started:.0f} s in all"
-    print(text(results, facts, quick=asked.quick))
-    return 0
-
-
-async def measured(stack: Stack, plan: Plan) -> tuple[StreamResults, dict[str, str]]:
+async def measured(stack: Stack, plan: Plan) -> StreamResults:
     """All measurements, on one api process and one worker unit."""
+    _raise_file_limit()
     results = StreamResults()
-    _progress("starting Waybill and the bare loop")
     await stack.start(workers=1)
     await stack.make_team()
     provider = Provider(stack)
     try:
         await provider.teach()
         await make_alias(stack, provider.url)
-        urls = stack.facts
-        facts = machine.facts(stack.home.path, urls["database_url"], urls["redis_url"])
         bare = await BareLoop.start(provider.url)
         bench = StreamBench(stack, bare, provider)
         await _rounds(bench, plan, results)
         results.idle_ms = await bench.idle_ms(plan.idle_s)
-        _progress(f"{plan.open_streams} streams at once")
+        progress(f"{plan.open_streams} streams at once")
         results.open = await bench.open(plan.open_streams)
         await bare.stop()
     finally:
         provider.stop()
-    return results, facts
+    return results
 
 
 async def _rounds(bench: StreamBench, plan: Plan, results: StreamResults) -> None:
-    _progress("warming up")
+    progress("warming up")
     await bench.bare(QUICK, 16, plan.warm_s)
     await bench.whole(QUICK, 16, plan.warm_s)
     for round_ in range(plan.rounds):
-        _progress(f"round {round_ + 1} of {plan.rounds}")
+        progress(f"round {round_ + 1} of {plan.rounds}")
         for (kind, concurrency), seconds in plan.runs():
             results.runs.append(await bench.bare(kind, concurrency, seconds, round_))
             results.runs.append(await bench.whole(kind, concurrency, seconds, round_))
 
 
-def text(results: StreamResults, facts: dict[str, str], *, quick: bool) -> str:
-    """The whole report."""
-    others = stream_report.others_percent(results, os.cpu_count() or 1)
-    facts["others"] = f"programs outside the benchmark used {others:.0f} % of the machine while it was measured"
-    look = ", --quick: a look, not a measurement" if quick else ""
-    head = [f"Waybill's streams, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{look}", ""]
-    head += [f"  {name:<12}{fact}" for name, fact in facts.items()]
-    return "\n".join([*head, *(f"\n{title}\n{body}" for title, body in _sections(results).items())])
-
-
-def _sections(results: StreamResults) -> dict[str, str]:
-    sections = {
+def sections(results: StreamResults, _: Plan) -> dict[str, str]:
+    """Of the report."""
+    told = {
         "1. From the request to the first word: POST /v1/chat/completions beside litellm, straight to the provider": (
             stream_report.first_words(results, FIRST)
         ),
@@ -128,8 +91,8 @@ def _sections(results: StreamResults) -> dict[str, str]:
         "4. CPU per stream of 100 chunks": stream_report.cpu_by_part(results, CPU),
     }
     if results.open is not None:
-        sections["5. Many streams open on one api process"] = stream_report.open_streams(results.open)
-    return sections
+        told["5. Many streams open on one api process"] = stream_report.open_streams(results.open)
+    return told
 
 
 def _raise_file_limit() -> None:
@@ -137,9 +100,18 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _progress(what: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {what}", file=sys.stderr, flush=True)
+PROGRAM = Program(
+    module="bench.streams",
+    about="Streams beside bare litellm streams.",
+    title="Waybill's streams",
+    plan=Plan(),
+    look=LOOK,
+    told=lambda plan: f"{plan.rounds} rounds, one api, one worker unit",
+    measured=measured,
+    sections=sections,
+    runs=lambda results: results.runs,
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(PROGRAM.main())

@@ -1,10 +1,11 @@
 """CPU time and memory of processes, from /proc (Linux)."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 PROC = Path("/proc")
@@ -36,14 +37,42 @@ class Cpu:
         return max(0.0, self.machine - sum(self.parts.values()))
 
 
+class Measured(Protocol):
+    """Something that was run."""
+
+    @property
+    def cpu(self) -> Cpu:
+        """What was used meanwhile."""
+
+    @property
+    def wall_s(self) -> float:
+        """How long it took."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A time in which several things were run."""
+
+    cpu: Cpu
+    wall_s: float
+
+
+def others_percent(runs: Sequence[Measured]) -> float:
+    """How much of the machine other programs used while these were run."""
+    available_ms = sum(run.wall_s for run in runs) * 1000 * (os.cpu_count() or 1)
+    return 100 * sum(run.cpu.others for run in runs) / available_ms
+
+
 def cpu(parts: Mapping[str, Sequence[int]]) -> Cpu:
-    """CPU used so far. parts: name to pids, each counted with all its descendants, also those that ended."""
+    """CPU used so far, `load` by this process. parts: name to pids, with all descendants, also those that ended."""
     table = _table()
     children: dict[int, list[int]] = {}
     for pid, process in table.items():
         children.setdefault(process.parent, []).append(pid)
     used = {name: sum(_ticks(pid, table, children) for pid in pids) * TICK_MS for name, pids in parts.items()}
     user, nice, system, _idle, _iowait, irq, softirq = _numbers((PROC / "stat").read_text().splitlines()[0])[:7]
+    # This process has the stack's as children: from /proc, with descendants, they would count twice.
+    used["load"] = time.process_time() * 1000
     return Cpu(parts=used, machine=(user + nice + system + irq + softirq) * TICK_MS)
 
 

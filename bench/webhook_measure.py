@@ -134,7 +134,7 @@ class WebhookBench:
         each = max(1, round(per_s * TICK_S / self._size.healthy))
         teams, recorded = cycle(self._teams), 0
         await self._receivers.take()
-        before, began = self._cpu(), time.perf_counter()
+        before, began = cpu(self._parts), time.perf_counter()
         while (now := time.perf_counter() - began) < seconds:
             due = int(now / TICK_S) + 1
             while recorded < due:
@@ -146,7 +146,7 @@ class WebhookBench:
     async def burst(self, events: int, round_: int) -> WebhookRun:
         """So many events at once: how fast they are sent."""
         await self._receivers.take()
-        before, began = self._cpu(), time.perf_counter()
+        before, began = cpu(self._parts), time.perf_counter()
         for start in range(0, events, len(self._teams)):
             await self._record(BURST, self._teams[: events - start])
         return await self._looked("burst", round_, events, before, began)
@@ -186,13 +186,9 @@ class WebhookBench:
             seconds=max(0.001, last - (time.time() - (time.perf_counter() - began))),
             missing=wanted - len(first),
             repeated=len(seen) - len(first),
-            cpu=self._cpu().since(before),
+            cpu=cpu(self._parts).since(before),
             wall_s=time.perf_counter() - began,
         )
-
-    def _cpu(self) -> Cpu:
-        now = cpu(self._parts)
-        return Cpu(parts={**now.parts, "load": time.process_time() * 1000}, machine=now.machine)
 
 
 async def make_endpoints(stack: Stack, port: int, size: Size) -> None:

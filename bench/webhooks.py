@@ -3,18 +3,13 @@
 python -m bench.webhooks [--quick]
 """
 
-import argparse
-import asyncio
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from statistics import median
 
-from bench import machine
 from bench.loop import percentile
+from bench.program import Program, progress
 from bench.report import table
 from bench.stack import Stack
 from bench.webhook_measure import (
@@ -58,42 +53,19 @@ LOOK = Plan(rounds=1, burst_events=750, steady_s=8.0, bare_s=1.0)
 BARE_CLIENTS = 32
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="bench.webhooks", description="Webhooks to local receivers.")
-    parser.add_argument("--quick", action="store_true", help="short runs: a look, not a measurement")
-    asked = parser.parse_args(argv)
-    if sys.platform != "linux":
-        print("bench: CPU by process is read from /proc; this needs Linux", file=sys.stderr)
-        return 1
-    plan, started, loaded = LOOK if asked.quick else Plan(), time.monotonic(), machine.load_average()
-    stack = Stack()
-    try:
-        with asyncio.Runner() as runner:
-            results, facts = runner.run(measured(stack, plan))
-    finally:
-        stack.remove()
-    facts["load before"] = f"{loaded} runnable on average in the last minute and five minutes"
-    facts["plan"] = f"{plan.rounds} rounds, one api, one worker unit, {time.monotonic() - started:.0f} s in all"
-    print(text(results, facts, plan, quick=asked.quick))
-    return 0
-
-
-async def measured(stack: Stack, plan: Plan) -> tuple[WebhookResults, dict[str, str]]:
+async def measured(stack: Stack, plan: Plan) -> WebhookResults:
     """All measurements, on one worker unit."""
-    _progress("starting Waybill and the receivers")
     await stack.start(workers=1)
     urls, size, results = stack.facts, Size(), WebhookResults()
-    facts = machine.facts(stack.home.path, urls["database_url"], urls["redis_url"])
     receivers = await Receivers.start()
     await make_endpoints(stack, receivers.port, size)
     db, bell = Database(urls["database_url"], pool=2, name="waybill-bench"), Bell(urls["redis_url"])
     await bell.open()
     bench = WebhookBench(stack, receivers, size, db, bell)
-    _progress("warming up")
+    progress("warming up")
     await bench.burst(200, 0)
     for round_ in range(plan.rounds):
-        _progress(f"round {round_ + 1} of {plan.rounds}")
+        progress(f"round {round_ + 1} of {plan.rounds}")
         results.bare.append(await bench.bare(BARE_CLIENTS, plan.bare_s))
         results.runs.append(await bench.burst(plan.burst_events, round_))
         results.runs.append(await bench.steady(EVEN, plan.per_s, plan.steady_s, round_))
@@ -101,24 +73,17 @@ async def measured(stack: Stack, plan: Plan) -> tuple[WebhookResults, dict[str, 
     await bell.close()
     await db.close()
     await receivers.stop()
-    return results, facts
+    return results
 
 
-def text(results: WebhookResults, facts: dict[str, str], plan: Plan, *, quick: bool) -> str:
-    """The whole report."""
-    available_ms = sum(run.wall_s for run in results.runs) * 1000 * (os.cpu_count() or 1)
-    others = 100 * sum(run.cpu.others for run in results.runs) / available_ms
-    facts["others"] = f"programs outside the benchmark used {others:.0f} % of the machine while it was measured"
-    look = ", --quick: a look, not a measurement" if quick else ""
-    head = [f"Waybill's webhooks, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{look}", ""]
-    head += [f"  {name:<12}{fact}" for name, fact in facts.items()]
-    sections = {
+def sections(results: WebhookResults, plan: Plan) -> dict[str, str]:
+    """Of the report."""
+    return {
         f"1. {plan.burst_events * Size().healthy} deliveries at once (goal {GOAL_PER_S}/s)": _speed(results),
         f"2. First attempts at {plan.per_s:.0f} deliveries a second, since the fact (goal: p95 < {GOAL_P95_MS} ms),"
         f" and beside 10 dead and 10 slow endpoints (goal: p95 x < {GOAL_RISE})": _lateness(results),
         "3. CPU ms per delivery": _cpu(results),
     }
-    return "\n".join([*head, *(f"\n{title}\n{body}" for title, body in sections.items())])
 
 
 def _speed(results: WebhookResults) -> str:
@@ -160,9 +125,18 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{min(values):.{digits}f}-{max(values):.{digits}f}"
 
 
-def _progress(what: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {what}", file=sys.stderr, flush=True)
+PROGRAM = Program(
+    module="bench.webhooks",
+    about="Webhooks to local receivers.",
+    title="Waybill's webhooks",
+    plan=Plan(),
+    look=LOOK,
+    told=lambda plan: f"{plan.rounds} rounds, one api, one worker unit",
+    measured=measured,
+    sections=sections,
+    runs=lambda results: results.runs,
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(PROGRAM.main())
