@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,6 +20,7 @@ from api.gateway.face import face_of
 from api.gateway.model_health import ModelHealth
 from api.gateway.paths import PREFIX, without_v1
 from api.hosts import Hosts
+from api.metrics import Metrics
 from api.openapi import published
 from api.request_id import RequestId
 from api.routes import (
@@ -50,6 +51,7 @@ from api.routes import (
     job_lists,
     jobs,
     keys,
+    metrics,
     model_groups,
     models,
     organizations,
@@ -80,6 +82,7 @@ ROOT: Sequence[tuple[str, str, http.Endpoint]] = (
     ("GET", "/health", health.health),
     ("GET", "/health/db", health.database),
     *HEALTH,
+    ("GET", "/metrics", metrics.read_metrics),
     ("GET", "/openapi.json", docs.openapi_json),
     ("GET", "/docs", docs.swagger_page),
     ("GET", "/redoc", docs.redoc_page),
@@ -299,6 +302,7 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
             app.state.desk = desk
             yield
 
+    measured = Metrics()
     app = Starlette(
         routes=[
             *_routes("", ROOT),
@@ -308,7 +312,7 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
             *(route for prefix in PREFIXES for route in _routes(prefix, api)),
         ],
         middleware=[
-            Middleware(RequestId, logs=rt.settings.request_log),
+            Middleware(RequestId, logs=rt.settings.request_log, requests=measured.requests),
             Middleware(Dress),
             Middleware(
                 Cors,
@@ -325,6 +329,7 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
     )
     app.router.redirect_slashes = False
     app.state.runtime = rt
+    app.state.metrics = measured
     app.state.openapi = partial(published, TABLES)
     app.state.authenticator = Authenticator(rt.settings, rt.db)
     app.state.model_health = ModelHealth(rt)
@@ -332,7 +337,12 @@ def create_app(rt: Runtime, api: Sequence[tuple[str, str, http.Endpoint]] = API)
 
 
 def _routes(prefix: str, table: Sequence[tuple[str, str, http.Endpoint]]) -> list[Route]:
-    return [Route(prefix + path, endpoint, methods=[method]) for method, path, endpoint in table]
+    return [_route(method, prefix + path, endpoint) for method, path, endpoint in table]
+
+
+@cache
+def _route(method: str, path: str, endpoint: http.Endpoint) -> Route:
+    return Route(path, endpoint, methods=[method])
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

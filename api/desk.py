@@ -1,4 +1,4 @@
-"""What one api process keeps: door, group-committed intake, waiters, watches, uploads, streams, routes."""
+"""What one api process keeps: door, group-committed intake, waiters, watches, uploads, streams, routes, readings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +10,7 @@ from api.known_routes import KnownRoutes
 from api.line_waiting import LineWatch
 from api.log_waiting import LogWatch
 from api.open_uploads import OpenUploads
+from api.readings import Readings
 from api.streams import Pace, Streams
 from api.waiting import Waiters
 from shared.db import one_to_blame
@@ -32,6 +33,7 @@ class Desk:
     streams: Streams
     pace: Pace
     uploads: OpenUploads
+    readings: Readings
 
 
 @asynccontextmanager
@@ -49,6 +51,7 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
         streams=Streams(rt.redis, uuid4().hex),
         pace=Pace(),
         uploads=OpenUploads(),
+        readings=Readings(rt),
     )
     await desk.door.open()
     await desk.waiters.open()
@@ -63,3 +66,4 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
         await desk.log.close()
         await desk.lines.close()
         await desk.streams.close()
+        await desk.readings.close()
