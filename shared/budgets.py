@@ -11,7 +11,8 @@ from shared import ids
 from shared.db import Tx, hot
 
 COLUMNS = """
-id, key_id, team_id, max_nanousd, soft_nanousd, spent_nanousd, held_nanousd, duration, window_started_at, resets_at
+id, key_id, team_id, max_nanousd, soft_nanousd, spent_nanousd, held_nanousd, duration, window_started_at, resets_at,
+anchored_at
 """
 
 LOCK = f"select {COLUMNS}, app_now() as now from budgets where id = any(%s) order by id for no key update"
@@ -25,13 +26,14 @@ update budgets b set spent_nanousd = r.spent, held_nanousd = r.held, window_star
 
 # What is spent and held goes on; another duration begins a window of its own.
 SET = """
-insert into budgets as b (id, {owner}, max_nanousd, soft_nanousd, duration, resets_at)
+insert into budgets as b (id, {owner}, max_nanousd, soft_nanousd, duration, resets_at, anchored_at)
 values (%(id)s, %(owner_id)s, %(max)s, %(soft)s, %(duration)s,
-        app_now() + make_interval(months => %(months)s, secs => %(seconds)s))
+        app_now() + make_interval(months => %(months)s, secs => %(seconds)s), app_now())
 on conflict ({owner}) do update set max_nanousd = excluded.max_nanousd, soft_nanousd = excluded.soft_nanousd,
        duration = excluded.duration,
        window_started_at = case when b.duration is distinct from excluded.duration
                                 then app_now() else b.window_started_at end,
+       anchored_at = case when b.duration is distinct from excluded.duration then app_now() else b.anchored_at end,
        resets_at = case when b.duration is distinct from excluded.duration then excluded.resets_at else b.resets_at end
 """
 
@@ -61,7 +63,10 @@ class Duration:
 
 @dataclass(kw_only=True)
 class Budget:
-    """A budget as it stands. Changed only while it is locked, then saved. No `duration`: it never resets."""
+    """A budget as it stands. Changed only while it is locked, then saved. No `duration`: it never resets.
+
+    anchored_at: where its first window began, from which the others are counted; None: they are from `resets_at`.
+    """
 
     id: UUID
     key_id: UUID | None
@@ -73,6 +78,7 @@ class Budget:
     duration: str | None
     window_started_at: datetime
     resets_at: datetime | None
+    anchored_at: datetime | None = None
 
     def takes(self, nanousd: int) -> bool:
         """Whether this much more may be held."""
@@ -88,10 +94,13 @@ class Budget:
         self.spent_nanousd += spent
 
     def roll(self, now: datetime) -> None:
-        """Begin the window that `now` is in; what is held goes on into it."""
+        """Begin the window that `now` is in; what is held goes on into it.
+
+        Months that begin on a 31st do so again after a shorter one.
+        """
         if self.duration is None or self.resets_at is None or now < self.resets_at:
             return
-        length, start, times = parse_duration(self.duration), self.resets_at, 1
+        length, start, times = parse_duration(self.duration), self.anchored_at or self.resets_at, 1
         if length.seconds:
             times += int((now - start).total_seconds()) // length.seconds
         while length.after(start, times) <= now:

@@ -6,10 +6,23 @@ Calls end row by row, each with its event; lines of a batch by the thousand as s
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from shared import audit, batch_ends, clock, closing, idempotency, intake, jobs, limits, line_ends, unfinished_calls
+from shared import (
+    audit,
+    batch_ends,
+    clock,
+    closing,
+    idempotency,
+    intake,
+    jobs,
+    limits,
+    line_ends,
+    one_by_one,
+    unfinished_calls,
+)
 from shared.audit import Actor
 from shared.calls import Call
 from shared.closing import Aftermath, Ending
@@ -151,25 +164,31 @@ async def end_left_behind(rt: Runtime, *, limit: int = 100) -> int:
     """
     async with rt.db.hot_statement() as tx:
         found = await batch_ends.left_behind(tx, limit=limit)
-    for batch_id in found:
-        async with rt.db.hot_transaction() as tx:
-            locked = await jobs.lock(tx, [batch_id])
-            aftermath = await closing.end_left_behind(tx, locked, now=clock.now())
-        ring(rt, aftermath)
-    return len(found)
+    return await one_by_one.each(found, partial(_move_on, rt), what="batches_left_behind")
+
+
+async def _move_on(rt: Runtime, batch_id: UUID) -> int:
+    async with rt.db.hot_transaction() as tx:
+        locked = await jobs.lock(tx, [batch_id])
+        aftermath = await closing.end_left_behind(tx, locked, now=clock.now())
+    ring(rt, aftermath)
+    return 1
 
 
 async def end_held_open(rt: Runtime, *, limit: int = 100) -> int:
     """End jobs that were held open for a cancel which then did not come to its end. Returns how many were held."""
     async with rt.db.hot_statement() as tx:
         found = await jobs.held_too_long(tx, limit=limit)
-    for job_id in found:
-        async with rt.db.hot_transaction() as tx:
-            locked = await jobs.lock(tx, [job_id])
-            await jobs.let_go(tx, job_id)
-            aftermath = await closing.end_held_open(tx, locked, now=clock.now())
-        ring(rt, aftermath)
-    return len(found)
+    return await one_by_one.each(found, partial(_end_held, rt), what="jobs_held_open")
+
+
+async def _end_held(rt: Runtime, job_id: UUID) -> int:
+    async with rt.db.hot_transaction() as tx:
+        locked = await jobs.lock(tx, [job_id])
+        await jobs.let_go(tx, job_id)
+        aftermath = await closing.end_held_open(tx, locked, now=clock.now())
+    ring(rt, aftermath)
+    return 1
 
 
 async def stop_streams(rt: Runtime, job_id: UUID, call_id: UUID | None = None) -> bool:

@@ -49,7 +49,7 @@ with made as (
       join jobs j on j.id = r.job_id
 )
 insert into call_payloads (call_id, request, erase_at)
-select r.id, r.request::json, case when not (%s and t.store_payloads) then 'infinity'::timestamptz end
+select r.id, r.request::json, case when not (%s and t.store_payloads) then app_now() + interval '1 hour' end
   from rows from (unnest(%s::uuid[], %s::text[]), json_array_elements_text(%s::json)) as r(id, team_id, request)
   join teams t on t.id = r.team_id
 """

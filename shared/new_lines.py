@@ -20,18 +20,21 @@ COPY_PAYLOADS = "copy call_payloads (call_id, request, erase_at) from stdin"
 TABLES = ("calls", "call_payloads")
 """Where lines are copied to."""
 
-STORES_PAYLOADS = "select store_payloads from teams where id = %s"
+# Like that of calls, see shared/payloads.py.
+ERASE_AT = """
+select case when not (%s and store_payloads) then app_now() + interval '1 hour' end as erase_at from teams where id = %s
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfBatch:
-    """What all lines of a batch share. deadline_at: when the batch expires."""
+    """What all lines of a batch share. deadline_at: when the batch expires. erase_at: None where texts are kept."""
 
     job_id: UUID
     priority: int
     endpoint: Endpoint
     deadline_at: datetime
-    stores_payloads: bool
+    erase_at: datetime | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,14 +60,18 @@ class NewLine:
     budget_ids: Sequence[UUID] | None
 
 
-async def stores_payloads(tx: Tx, team_id: str) -> bool:
-    """Whether a team's prompts and answers are kept."""
-    return bool((await hot(tx, STORES_PAYLOADS, (team_id,)))[0].store_payloads)
+async def erase_at(tx: Tx, team_id: str, *, store: bool) -> datetime | None:
+    """When somebody is to look whether texts of a line of this team are to be erased; None: they are kept.
+
+    store: whether the installation keeps any.
+    """
+    found: datetime | None = (await hot(tx, ERASE_AT, (store, team_id)))[0].erase_at
+    return found
 
 
 async def copy(tx: Connection, batch: OfBatch, lines: Sequence[NewLine]) -> None:
     """Insert lines and their requests. They wait for the dispatcher, which sees them once `tx` is committed."""
-    erase_at = None if batch.stores_payloads else "infinity"
+    erase_at = None if batch.erase_at is None else batch.erase_at.isoformat()
     shared = (str(batch.job_id), batch.priority, batch.endpoint.value, batch.deadline_at.isoformat())
     async with tx.cursor() as cursor:
         async with cursor.copy(COPY_CALLS) as calls:

@@ -1,6 +1,6 @@
 """Parallel requests of a virtual key: counted from its unfinished calls, behind a lock on the key's own row.
 
-Lines of batches are not counted: the workers pace them.
+Lines of batches are not counted: the dispatcher paces them.
 """
 
 from collections.abc import Iterable

@@ -3,6 +3,8 @@
 The end of a batch's line is that of the batch: its files are written from these texts.
 """
 
+from dataclasses import dataclass
+
 from shared.db import Tx, hot
 
 # Not one word of a batch's lines before its files are there; a batch that is gone needs none.
@@ -13,12 +15,28 @@ IS_OVER = """
 """
 
 # For a team with `store_payloads` off an hour is long enough to read an answer that was waited for or called back.
-ERASE_UNSTORED = f"""
-delete from call_payloads where call_id in (
-    select p.call_id from call_payloads p left join calls c on c.id = p.call_id
-     where p.erase_at is not null and {IS_OVER.format(before="app_now() - interval '1 hour'")}
-     limit %s)
-returning call_id
+# `erase_at` says when to look, an hour after the texts were taken for the first time. What is not over by then is put
+# off: by an hour again while it runs, so that an end is always seen before its hour has passed. What somebody has
+# locked is being ended.
+ERASE_UNSTORED = """
+with looked_at as materialized (
+    select call_id from call_payloads where erase_at <= app_now() order by erase_at limit %s for update skip locked
+), found as materialized (
+    select l.call_id,
+           case when c.id is null then '-infinity' else greatest(
+                coalesce(c.completed_at, 'infinity'),
+                case when b.id is not null
+                     then coalesce(b.completed_at, b.expired_at, b.cancelled_at, b.failed_at, 'infinity') end)
+           end + interval '1 hour' as erase_at
+      from looked_at l left join calls c on c.id = l.call_id left join batches b on c.batched and b.id = c.job_id
+), erased as (
+    delete from call_payloads p using found f where p.call_id = f.call_id and f.erase_at <= app_now()
+    returning p.call_id
+), put_off as (
+    update call_payloads p set erase_at = least(f.erase_at, app_now() + interval '1 hour')
+      from found f where p.call_id = f.call_id and f.erase_at > app_now()
+)
+select (select count(*) from erased) as erased, (select count(*) from looked_at) as looked_at
 """
 
 # Ids sort by time: the first ones are the oldest. A call that ended later than it was made waits its turn.
@@ -33,9 +51,20 @@ returning call_id
 """
 
 
-async def erase_unstored(tx: Tx, *, limit: int) -> int:
-    """Erase the texts of calls that ended an hour ago and were not to be stored. Returns how many."""
-    return len(await hot(tx, ERASE_UNSTORED, (limit,)))
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a step found that is not to be stored: how many texts, and how many of them it erased."""
+
+    looked_at: int
+    erased: int
+
+
+async def erase_unstored(tx: Tx, *, limit: int) -> Step:
+    """Erase the texts of calls that ended an hour ago and were not to be stored, of those whose time to be looked at
+    has come.
+    """
+    [row] = await hot(tx, ERASE_UNSTORED, (limit,))
+    return Step(**row._asdict())
 
 
 async def erase_old(tx: Tx, *, days: int, limit: int) -> int:

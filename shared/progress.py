@@ -6,8 +6,8 @@ from uuid import UUID
 
 from shared.db import Tx, hot
 
-RECENT_S = 10.0
-"""A commit becomes readable later than the `updated_at` it writes: look back so far, a transaction is never longer."""
+RECENT_S = 15.0
+"""A commit becomes readable later than the `updated_at` it writes: look back longer than a transaction may take."""
 
 # `job.progress` is asked for by its exact name: partial indexes answer at once when nobody does. A claim changes calls
 # and not their job, so the running calls of a subscribed team are looked at beside its jobs that changed.

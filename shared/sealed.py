@@ -1,6 +1,6 @@
 """Every sealed column there is, what its values are sealed for, and how old ones are sealed anew."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -96,12 +96,6 @@ async def step(tx: Tx, sealer: Sealer, column: SealedColumn, *, after: Any, limi
 async def expiring(tx: Tx, sealer: Sealer) -> Any:
     """How many kept answers only an older key opens, and until when they are kept (None without any)."""
     return (await hot(tx, EXPIRING, (len(sealer.newest), sealer.newest)))[0]
-
-
-def names() -> Iterator[str]:
-    """`<table>.<column>` of everything that is sealed."""
-    yield from (f"{column.table}.{column.column}" for column in COLUMNS)
-    yield from LEFT_TO_EXPIRE
 
 
 def _text(statement: str, column: SealedColumn) -> str:

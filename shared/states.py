@@ -101,5 +101,4 @@ PATHS = {
 }
 FINAL = ("completed", "failed", "cancelled")
 """Final words of jobs and calls; the same three for both."""
-UNFINISHED = ("pending", "in_progress")
 DUE_DELIVERY = ("pending", "failing")

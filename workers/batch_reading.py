@@ -27,8 +27,6 @@ GROUP_S = 1.0
 """A group is told of after so long however small it is: whoever reads may have a transaction open meanwhile."""
 MOST_ROUTES = 1_000
 """Kept in memory: a file may name as many combinations of fallbacks as it has lines."""
-MOST_NANOUSD = 10**14
-"""No line is estimated at more than 100,000 dollars, whatever it asks for: the sum of a batch fits its column."""
 
 
 class Reading:
@@ -89,7 +87,6 @@ class Reading:
         """The line as it is to be stored. Raises Faulty where it cannot go."""
         body = line.body
         request = sized(self._rt, self.key, await self._route(body), _asked(body))
-        request["estimate_nanousd"] = min(request["estimate_nanousd"], MOST_NANOUSD)
         made = NewLine(
             id=ids.new(),
             position=line.position,

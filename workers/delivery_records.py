@@ -19,7 +19,8 @@ logger = log.get(__name__)
 
 AGAIN_S = 1.0
 TRIES = 10
-"""To record what was sent; then the lease is nearly over and the delivery is sent again."""
+"""To record what was sent, a second apart or more. The lease may end before: then the delivery is sent again, and
+receivers know it by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,10 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from shared import clock, limits, log
+from shared import clock, limits
 from shared.dispatching import Waiting
 from shared.errors import Unavailable
 from shared.limits import Limits, RateLimited, Taken, Window
-
-logger = log.get(__name__)
 
 REDIS_DOWN_S = 1.0
 """Without Redis nobody can tell whether a limited team has room: its lines wait."""

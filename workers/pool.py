@@ -38,6 +38,7 @@ class LoopLag:
     """How late the event loop runs its timers; ticks only while somebody works."""
 
     def __init__(self) -> None:
+        self._watched: list[Callable[[], bool]] = []
         self._due = 0.0
         self._late_s = 0.0
         self._ticker: asyncio.Task[None] | None = None
@@ -48,16 +49,19 @@ class LoopLag:
         return max(self._late_s, overdue)
 
     def watch(self, busy: Callable[[], bool]) -> None:
-        """Tick on the running loop for as long as `busy` says so."""
+        """Tick on the running loop for as long as this `busy`, or that of another who shares it, says so."""
+        if busy not in self._watched:
+            self._watched.append(busy)
         if self._ticker is None:
             self._due = time.monotonic() + TICK_S
-            self._ticker = asyncio.create_task(self._tick(busy))
+            self._ticker = asyncio.create_task(self._tick())
 
-    async def _tick(self, busy: Callable[[], bool]) -> None:
-        while busy():
+    async def _tick(self) -> None:
+        while any(busy() for busy in self._watched):
             self._due = time.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
             self._late_s = max(0.0, time.monotonic() - self._due)
+        self._watched.clear()
         self._ticker, self._late_s = None, 0.0
 
 
@@ -112,7 +116,7 @@ class Pool(Generic[Item]):
             self.tasks[row.fence] = asyncio.create_task(self._guarded(row))
         self._release(len(ids) - len(won))
         if won:
-            self._lag.watch(lambda: bool(self.tasks))
+            self._lag.watch(self._is_busy)
 
     def close_door(self) -> None:
         """Take nothing more and send waiting threads home."""
@@ -140,6 +144,9 @@ class Pool(Generic[Item]):
         finally:
             self.tasks.pop(row.fence, None)
             self._release(1)
+
+    def _is_busy(self) -> bool:
+        return bool(self.tasks)
 
     def _takes(self) -> bool:
         return self._used < self._limit and self._lag.seconds() < LATE_S and time.monotonic() >= self._free_from

@@ -1,10 +1,9 @@
 """Automatic refills: each due period adds its credits once, whatever was down and however many schedulers run."""
 
-from shared import credit_accounts, log, refills
-from shared.db import is_down
-from shared.runtime import Runtime
+from functools import partial
 
-logger = log.get(__name__)
+from shared import credit_accounts, one_by_one, refills
+from shared.runtime import Runtime
 
 STEP = 100
 MOST_AT_ONCE = 400
@@ -15,17 +14,7 @@ async def add_due(rt: Runtime) -> int:
     """Give what is due to up to a stepful of teams. Returns how many refills were given."""
     async with rt.db.hot_statement() as tx:
         team_ids = await refills.due(tx, limit=STEP)
-    return sum([await _refill_alone(rt, team_id) for team_id in team_ids])
-
-
-async def _refill_alone(rt: Runtime, team_id: str) -> int:
-    try:
-        return await refill(rt, team_id)
-    except Exception as error:
-        if is_down(error):
-            raise
-        logger.exception("refill_failed", team_id=team_id)
-        return 0
+    return await one_by_one.each(team_ids, partial(refill, rt), what="refills")
 
 
 async def refill(rt: Runtime, team_id: str) -> int:

@@ -1,6 +1,7 @@
 """Retention: what is kept no longer is deleted, in small steps; a step that fails is tried again at the next round."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from shared import (
     admin_sessions,
@@ -9,14 +10,14 @@ from shared import (
     event_log,
     files,
     idempotency,
-    log,
     login_failures,
     payloads,
+    webhook_keys,
 )
 from shared.db import Tx
 from shared.runtime import Runtime
-
-logger = log.get(__name__)
+from shared.settings import Settings
+from workers.rounds import Rounds
 
 STEP = 500
 MOST_STEPS = 100
@@ -35,32 +36,40 @@ EVENTS = 2000
 
 async def delete_expired(rt: Runtime, *, events_at_once: int = EVENTS) -> dict[str, int]:
     """One round over everything that expires. Returns how many rows each step deleted."""
-    days = rt.settings.payload_retention_days
-    delivery_days = rt.settings.delivery_retention_days
-    steps: Mapping[str, Callable[[Tx], Awaitable[int]]] = {
+    return await rounds(rt, events_at_once=events_at_once).run()
+
+
+def rounds(rt: Runtime, *, events_at_once: int = EVENTS) -> Rounds:
+    """Everything that expires.
+
+    Files take three turns: first nobody sees them any more, then their chunks go, then they themselves.
+    """
+    steps: Mapping[str, Callable[[], Awaitable[int]]] = {
+        **{name: partial(_all, rt, step) for name, step in _rows(rt.settings).items()},
+        "unstored_payloads": partial(_unstored, rt),
+        "events": partial(_events, rt, events_at_once),
+        "files": partial(_all, rt, lambda tx: files.hide_over(tx, unfinished_s=UNFINISHED_S, limit=STEP)),
+        "file_chunks": partial(
+            _all, rt, lambda tx: files.delete_chunks(tx, limit=CHUNKS), size=CHUNKS, most=CHUNK_STEPS
+        ),
+        "hidden_files": partial(_all, rt, lambda tx: files.delete_hidden(tx, limit=STEP)),
+    }
+    return Rounds("retention", steps)
+
+
+def _rows(settings: Settings) -> Mapping[str, Callable[[Tx], Awaitable[int]]]:
+    """What goes row by row, a stepful at a time."""
+    days, delivery_days = settings.payload_retention_days, settings.delivery_retention_days
+    return {
         "idempotency_keys": lambda tx: idempotency.delete_expired(tx, limit=STEP),
         "admin_sessions": lambda tx: admin_sessions.delete_expired(tx, limit=STEP),
         "login_failures": lambda tx: login_failures.delete_old(tx, limit=STEP),
-        "unstored_payloads": lambda tx: payloads.erase_unstored(tx, limit=STEP),
+        "webhook_keys": lambda tx: webhook_keys.delete_expired(tx, limit=STEP),
         "old_payloads": lambda tx: payloads.erase_old(tx, days=days, limit=STEP),
         "dry_runs": lambda tx: batches.delete_dry_runs(tx, older_than_s=DRY_RUNS_S, limit=STEP),
         "delivery_attempts": lambda tx: delivery_retention.delete_attempts(tx, days=delivery_days, limit=STEP),
         "deliveries": lambda tx: delivery_retention.delete_final(tx, days=delivery_days, limit=STEP),
     }
-    deleted = {name: await _all(rt, step) for name, step in steps.items()}
-    deleted["events"] = await _events(rt, events_at_once)
-    deleted |= await _files(rt)
-    if any(deleted.values()):
-        logger.info("expired", **{name: count for name, count in deleted.items() if count})
-    return deleted
-
-
-async def _files(rt: Runtime) -> dict[str, int]:
-    """Files take three turns: first nobody sees them any more, then their chunks go, then they themselves."""
-    hidden = await _all(rt, lambda tx: files.hide_over(tx, unfinished_s=UNFINISHED_S, limit=STEP))
-    chunks = await _all(rt, lambda tx: files.delete_chunks(tx, limit=CHUNKS), size=CHUNKS, most=CHUNK_STEPS)
-    await _all(rt, lambda tx: files.delete_hidden(tx, limit=STEP))
-    return {"files": hidden, "file_chunks": chunks}
 
 
 async def _all(rt: Runtime, step: Callable[[Tx], Awaitable[int]], *, size: int = STEP, most: int = MOST_STEPS) -> int:
@@ -85,4 +94,16 @@ async def _events(rt: Runtime, limit: int) -> int:
         if step.after is None:
             break
         after = step.after
+    return total
+
+
+async def _unstored(rt: Runtime) -> int:
+    """Texts that are not over yet are looked at too, and put off."""
+    total = 0
+    for _ in range(MOST_STEPS):
+        async with rt.db.hot_transaction() as tx:
+            step = await payloads.erase_unstored(tx, limit=STEP)
+        total += step.erased
+        if step.looked_at < STEP:
+            break
     return total

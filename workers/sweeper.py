@@ -1,11 +1,13 @@
 """The sweeps: what a crash, a wiped Redis or a passed deadline left behind is found here and put right.
 
-Every step is idempotent and works in small transactions; a step that fails is logged and tried again at the next sweep.
+Every step is idempotent and works in small transactions; a step that fails is logged and tried again at the next sweep,
+and so is a single row that cannot be put right: the others are.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from shared import (
@@ -19,17 +21,19 @@ from shared import (
     jobs,
     ledger,
     log,
+    one_by_one,
     redis_keys,
     waiting_calls,
 )
-from shared.db import is_down
-from shared.ending import End, end_job, end_left_behind, ring
+from shared.attempts import Orphan
+from shared.ending import End, end_held_open, end_job, end_left_behind, ring
 from shared.jobs import Job
 from shared.messages import Deliver, RunCalls, RunLines, TendBatches
 from shared.runtime import Runtime
 from shared.states import CallState, JobStatus
 from shared.waiting_calls import Expired
 from workers import refills, reports
+from workers.rounds import Rounds
 
 logger = log.get(__name__)
 
@@ -42,7 +46,7 @@ MOST_QUEUE_MESSAGES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One pass over everything.
+    """The looks for what was left behind.
 
     leases_from: monotonic time before which expired leases are left alone: after a database outage the workers, whose
     leases ran out meanwhile, get their chance to renew first.
@@ -52,30 +56,28 @@ class Sweep:
     leases_from: float = 0.0
 
     async def run(self) -> dict[str, int]:
-        """Run every step. Returns how many rows each one touched."""
+        """One look at everything but due deliveries. Returns how many rows each step touched."""
+        return await Rounds("sweep", {**self.repairs(), **self.bells()}).run()
+
+    def repairs(self) -> Mapping[str, Callable[[], Awaitable[int]]]:
+        """What takes the longer, the more there is to put right."""
         steps: Sequence[Callable[[], Awaitable[int]]] = (
             self.expired_leases,
             self.overdue_calls,
             self.overdue_jobs,
             self.idle_jobs,
+            self.jobs_held_open,
             self.jobs_of_deleted_teams,
             self.orphaned_attempts,
             self.stale_holds,
-            self.lost_bells,
             self.batches_left_behind,
-            self.unattended_batches,
             self.due_refills,
         )
-        once = (self.lost_bells, self.unattended_batches)
-        found = {}
-        for step in steps:
-            try:
-                found[step.__name__] = await (step() if step in once else _repeated(step))
-            except Exception as error:
-                logger.warning("sweep_step_failed", step=step.__name__, error=type(error).__name__, exc_info=error)
-        if any(found.values()):
-            logger.info("swept", **{name: count for name, count in found.items() if count})
-        return found
+        return {step.__name__: partial(_repeated, step) for step in steps}
+
+    def bells(self) -> Mapping[str, Callable[[], Awaitable[int]]]:
+        """What finds work that nobody was told of; it waits for no repair."""
+        return {"lost_bells": self.lost_bells, "unattended_batches": self.unattended_batches}
 
     async def expired_leases(self) -> int:
         """A worker died or froze: its attempt's outcome is unknown, the call goes back or ends."""
@@ -83,22 +85,7 @@ class Sweep:
             return 0
         async with self.rt.db.hot_statement() as tx:
             expired = await waiting_calls.expired(tx, limit=STEP)
-        if not expired:
-            return 0
-        try:
-            return await self._close_swept(expired)
-        except Exception as error:
-            if is_down(error) or len(expired) == 1:
-                raise
-            logger.exception("sweep_one_by_one")
-        return sum([await self._close_alone(row) for row in expired])
-
-    async def _close_alone(self, row: Expired) -> int:
-        try:
-            return await self._close_swept([row])
-        except Exception:
-            logger.exception("sweep_failed", call_id=str(row.id))
-            return 0
+        return await one_by_one.together(expired, self._close_swept, what="expired_leases", name=lambda row: row.id)
 
     async def _close_swept(self, expired: Sequence[Expired]) -> int:
         """End these attempts; a line that is to be tried again waits for the dispatcher."""
@@ -115,8 +102,9 @@ class Sweep:
         """Pending calls whose deadline passed fail; the running ones are timed by their workers."""
         async with self.rt.db.hot_statement() as tx:
             overdue = await waiting_calls.overdue(tx, limit=STEP)
-        if not overdue:
-            return 0
+        return await one_by_one.together(overdue, self._end_overdue, what="overdue_calls", name=lambda row: row[0])
+
+    async def _end_overdue(self, overdue: Sequence[tuple[UUID, UUID]]) -> int:
         async with self.rt.db.hot_transaction() as tx:
             locked = await jobs.lock(tx, [job_id for _, job_id in overdue])
             ended = await closing.cancel_calls(
@@ -138,16 +126,21 @@ class Sweep:
             idle = await jobs.idle(tx, self.rt.settings.job_idle_timeout_s, limit=STEP)
         return await self._fail_jobs(idle, "idle_timeout")
 
+    async def jobs_held_open(self) -> int:
+        """Jobs that were held open for a cancel which did not come to its end are ended by their calls after all."""
+        return await end_held_open(self.rt, limit=STEP)
+
     async def jobs_of_deleted_teams(self) -> int:
         """Jobs that a crash, or a request already under way, left open when their team was deleted are cancelled."""
-        return await deletion.end_some(self.rt)
+        return await deletion.end_left(self.rt)
 
     async def orphaned_attempts(self) -> int:
         """Attempts on record as running whose call went on without them: their cost is estimated and ours."""
         async with self.rt.db.hot_statement() as tx:
             orphans = await attempts.orphaned(tx, grace_s=self.rt.settings.lease_s, limit=STEP)
-        if not orphans:
-            return 0
+        return await one_by_one.together(orphans, self._book, what="orphaned_attempts", name=lambda row: row.call_id)
+
+    async def _book(self, orphans: Sequence[Orphan]) -> int:
         abandoned = [reports.abandoned(orphan, self.rt.prices) for orphan in orphans]
         async with self.rt.db.hot_transaction() as tx:
             await closing.book_abandoned(tx, abandoned)
@@ -206,18 +199,18 @@ class Sweep:
         return await refills.add_due(self.rt)
 
     async def _fail_jobs(self, seen: Sequence[tuple[UUID, datetime]], reason: str) -> int:
-        failed = 0
-        for job_id, updated_at in seen:
-            idle = reason == "idle_timeout"
+        async def fail(one: tuple[UUID, datetime]) -> int:
+            job_id, updated_at = one
 
-            def still(job: Job | None, seen_at: datetime = updated_at, *, untouched: bool = idle) -> bool:
+            def still(job: Job | None) -> bool:
                 if job is None or job.is_final:
                     return False
-                return not untouched or (job.updated_at == seen_at and not job.unfinished)
+                return reason != "idle_timeout" or (job.updated_at == updated_at and not job.unfinished)
 
             await end_job(self.rt, job_id, End(status=JobStatus.FAILED, reason=reason, code="deadline_exceeded"), still)
-            failed += 1
-        return failed
+            return 1
+
+        return await one_by_one.each(seen, fail, what=reason, name=lambda row: row[0])
 
 
 async def _repeated(step: Callable[[], Awaitable[int]]) -> int:

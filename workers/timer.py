@@ -19,6 +19,7 @@ from workers import failing_endpoints, retention
 from workers.background import EVERY_S as BACKGROUND_EVERY_S
 from workers.background import Background
 from workers.dispatcher import Dispatcher
+from workers.rounds import Rounds
 from workers.sweeper import Sweep
 
 logger = log.get(__name__)
@@ -31,11 +32,15 @@ LEADER_SILENT = "5s"
 DUE_EVERY_S = 1.0
 """How late the next try of a delivery, or one whose bell was lost, may be."""
 STATISTICS_EVERY_S = 5.0
+HEARTBEAT_EVERY_S = 5.0
+
+CONNECTIONS = 16
+"""All steps may be at work at once, some on two connections: none waits for another's."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Work that the leader repeats, `every_s` seconds after its last end, and what follows when it went well.
+    """Work that the leader repeats, `every_s` seconds after its last end; it is cut after half a minute.
 
     name: in the log. every_s: a number, or what tells it each time.
     """
@@ -43,7 +48,6 @@ class Step:
     name: str
     every_s: float | Callable[[], float]
     work: Callable[[], Awaitable[object]]
-    done: Callable[[], None] = lambda: None
 
 
 async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
@@ -68,13 +72,13 @@ async def _lead_on(
     connection: psycopg.AsyncConnection[tuple[object, ...]], rt: Runtime, stopping: asyncio.Event
 ) -> None:
     while not await _locked(connection):
-        _beat(rt)
+        await _beat(rt)
         await _pause(stopping, RETRY_S)
         if stopping.is_set():
             return
     logger.info("leading")
     lost = asyncio.create_task(_until_lost(connection))
-    loops = [asyncio.create_task(every(step)) for step in _steps(rt)]
+    loops = [asyncio.create_task(every(step)) for step in steps(rt)]
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({lost, stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,17 +88,19 @@ async def _lead_on(
         await asyncio.gather(lost, stopped, *loops, return_exceptions=True)
 
 
-def _steps(rt: Runtime) -> list[Step]:
-    """The table of all that the leader does."""
+def steps(rt: Runtime) -> list[Step]:
+    """The table of all that the leader does. Bells and the heartbeat wait for no repair, however much there is."""
     dispatcher = Dispatcher(rt)
     sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
     return [
-        Step("sweep", rt.settings.sweep_s, sweep.run, done=lambda: _beat(rt)),
+        Step("heartbeat", HEARTBEAT_EVERY_S, lambda: _beat(rt)),
+        Step("sweep", rt.settings.sweep_s, Rounds("sweep", sweep.repairs()).run),
+        *(Step(name, rt.settings.sweep_s, work) for name, work in sweep.bells().items()),
         Step("dispatch", lambda: dispatcher.pause_s, dispatcher.tick),
         Step("due_deliveries", DUE_EVERY_S, sweep.due_deliveries),
-        Step("retention", retention.EVERY_S, lambda: retention.delete_expired(rt)),
+        Step("retention", retention.EVERY_S, retention.rounds(rt).run),
         Step("background", BACKGROUND_EVERY_S, Background(rt).run),
-        Step("statistics", STATISTICS_EVERY_S, lambda: planner_statistics.renew_grown(rt.db)),
+        Step("statistics", STATISTICS_EVERY_S, lambda: planner_statistics.renew_changed(rt.db)),
         Step("notices", failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
         Step("clear", failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
         Step("limits", failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),
@@ -118,7 +124,6 @@ async def every(step: Step) -> None:
         try:
             async with asyncio.timeout(30):
                 await step.work()
-            step.done()
         except Exception as error:  # noqa: BLE001 - it is told, and the next time may do better
             _tell(step, error)
         await asyncio.sleep(step.every_s() if callable(step.every_s) else step.every_s)
@@ -133,7 +138,7 @@ def _tell(step: Step, error: Exception) -> None:
         logger.error("timer_step_failed", step=step.name, exc_info=error)
 
 
-def _beat(rt: Runtime) -> None:
+async def _beat(rt: Runtime) -> None:
     if rt.settings.heartbeat_file is not None:
         rt.settings.heartbeat_file.touch()
 
@@ -151,7 +156,7 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_, stopping.set)
-    async with open_runtime(settings, name="waybill-timer", pool=6) as rt:
+    async with open_runtime(settings, name="waybill-timer", pool=CONNECTIONS) as rt:
         await lead(rt, stopping)
 
 

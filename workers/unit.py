@@ -36,8 +36,8 @@ PROVIDER_THREADS = 64
 """litellm runs the synchronous start of every call in the loop's default executor."""
 BATCH_THREADS = 16
 """The same in a unit of batches: they would only stand in each other's way, and in that of live calls."""
-LINE_THREADS = 4
-"""Of a unit that serves batches alone: what its threads hold in hand, nobody else begins."""
+LINE_THREADS = 2
+"""Of a unit that serves batches alone: for the one message of each of its two queues that it has in hand."""
 LINE_PACE_S = 0.002
 """A line that was claimed is to start soon: a unit takes 500 a second at most, and none while it is late."""
 

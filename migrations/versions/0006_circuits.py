@@ -1,6 +1,6 @@
-"""Circuits of providers, and jobs that are held open while somebody ends them.
+"""Circuits of providers, jobs that are held open while somebody ends them, where the months of a budget begin.
 
-An index of `jobs` is made: what writes there waits for it.
+Texts that are not stored say when to look at them. An index of `jobs` is made: what writes there waits for it.
 """
 
 import sqlalchemy as sa
@@ -35,9 +35,12 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("held_open_until is not null"),
     )
+    op.add_column("budgets", sa.Column("anchored_at", sa.DateTime(timezone=True), nullable=True))
+    op.execute("update call_payloads set erase_at = now() where erase_at = 'infinity'")
 
 
 def downgrade() -> None:
+    op.drop_column("budgets", "anchored_at")
     op.drop_index("ix_jobs_held_open_until", table_name="jobs", postgresql_where=sa.text("held_open_until is not null"))
     op.drop_column("jobs", "held_open_until")
     op.drop_table("provider_circuits")

@@ -103,6 +103,8 @@ budgets = Table(
     Column("duration", Text, comment="30s, 5m, 2h, 30d, 1mo; null: the budget never resets"),
     time("window_started_at", default=True),
     time("resets_at"),
+    # The start of the first window, from which the others are counted.
+    time("anchored_at"),
     CheckConstraint("(key_id is null) <> (team_id is null)", name="owner"),
     CheckConstraint("max_nanousd >= 0 and spent_nanousd >= 0 and held_nanousd >= 0", name="positive"),
     **QUEUE_STORAGE,

@@ -18,6 +18,7 @@ from shared import (
     delivery_queues,
     dispatching,
     endpoint_health,
+    figures,
     ids,
     jobs,
     keys,
@@ -26,6 +27,7 @@ from shared import (
     progress,
     provider_slowdowns,
     queue_limits,
+    queue_positions,
     sample_deliveries,
     unfinished_calls,
     waiting_calls,
@@ -56,7 +58,8 @@ insert into calls (id, job_id, team_id, state, model, candidates, deadline_at, c
          n between 300 and 500, case when n between 300 and 500 then 'line-' || n end,
          case when n between 300 and 500 then md5('key' || n % 200)::uuid end
     from generate_series(1, {2 * ROWS}) n;
-insert into call_payloads (call_id, request) select id, '{{}}' from calls;
+insert into call_payloads (call_id, request, erase_at)
+  select id, '{{}}', case when ascii(id::text) < 56 then now() + interval '30 minutes' end from calls;
 insert into attempts (call_id, number, alias, worker, outcome, ended_at)
   select id, 1, 'm', 'w', 'succeeded', now() from calls;
 insert into events (id, type, team_id, job_id, subject_id, sequence, body)
@@ -102,6 +105,11 @@ def report(**fields: Any) -> str:
 IDS = [uuid4() for _ in range(8)]
 JOB = uuid4()
 TEXTS = orjson.dumps(["{}"] * 8).decode()
+EVENTS = orjson.dumps([
+    {"id": id_, "type": "job.completed", "team_id": "team-1", "job_id": id_, "subject_id": id_, "sequence": 1,
+     "body": ""}
+    for id_ in IDS
+]).decode()  # fmt: skip
 ENDPOINT = {"id": JOB, "first": ids.earliest(clock.now()), "since": clock.now(), "most": 10_000}
 SAMPLES = {"first": ids.earliest(clock.now()), "most": 10}
 STATEMENTS: Sequence[tuple[str, str, Any]] = (
@@ -111,8 +119,11 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("end unfinished", unfinished_calls.END, {
         "job_ids": [JOB], "ended_before": [0], "call_ids": None, "state": "cancelled", "code": "cancelled",
         "message": "", "limit": 100}),
+    ("lock lines", unfinished_calls.LOCK_LINES, {"job_id": JOB, "after": JOB, "limit": 100}),
+    ("told lines", unfinished_calls.TOLD, {"job_id": JOB, "ended_before": 0}),
     ("end lines", unfinished_calls.END_LINES, {
-        "job_id": JOB, "ended_before": 0, "state": "cancelled", "code": "cancelled", "message": "", "limit": 100}),
+        "job_id": JOB, "after": JOB, "ended_before": 0, "limit": 100,
+        "state": "cancelled", "code": "cancelled", "message": ""}),
     ("batches whose jobs ended", batch_ends.JOBS_ENDED, ([JOB], [True])),
     ("batches left behind", batch_ends.LEFT_BEHIND, (100,)),
     ("erase unstored texts", payloads.ERASE_UNSTORED, (500,)),
@@ -126,6 +137,10 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("slow a provider", provider_slowdowns.RECORD, {"alias": "m", "began_s": 1.0, "retry_after_s": None}),
     ("running at slowed providers", provider_slowdowns.RUNNING, (["x"],)),
     ("expired", waiting_calls.EXPIRED, (100,)),
+    ("jobs held too long", jobs.HELD_TOO_LONG, (100,)),
+    ("unfinished work", figures.UNFINISHED, ()),
+    ("place in the queue", queue_positions.POSITION, {"team_id": "team-9", "call_id": JOB}),
+    ("attempts per call", figures.ATTEMPTS_PER_CALL, {"first_id": JOB, "most": 2000}),
     ("overdue calls", waiting_calls.OVERDUE, (100,)),
     ("unfinished of teams", waiting_calls.UNFINISHED_OF_TEAMS, (64, ["team-1", "team-2"])),
     ("waiting of teams", waiting_calls.WAITING_OF_TEAMS, (["team-1", "team-2"], [100, 100_001])),
@@ -143,10 +158,7 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("overdue jobs", jobs.OVERDUE, (100,)),
     ("idle jobs", jobs.IDLE, (86_400, 100)),
     ("find key", keys.FIND, (b"x" * 32,)),
-    ("record events", outbox.RECORD, {
-        "ids": IDS, "types": ["job.completed"] * 8, "team_ids": ["team-1"] * 8, "job_ids": [uuid4() for _ in IDS],
-        "subject_ids": [uuid4() for _ in IDS], "sequences": [1] * 8, "bodies": TEXTS, "at": [None] * 8,
-        "opt_in": ["job.progress"], "lock": 1}),
+    ("record events", outbox.RECORD, {"events": EVENTS, "opt_in": ["job.progress"]}),
     ("endpoint's states", webhook_stats.STATES, ENDPOINT),
     ("endpoint's oldest", webhook_stats.OLDEST, ENDPOINT),
     ("endpoint's first attempts", webhook_stats.FIRST_ATTEMPTS, ENDPOINT),
@@ -177,6 +189,14 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
 @pytest.mark.parametrize(("sql", "params"), [row[1:] for row in STATEMENTS], ids=[row[0] for row in STATEMENTS])
 def test_no_large_table_is_read_from_end_to_end(database: psycopg.Connection[Any], sql: str, params: Any):
     assert scanned(database, sql, params) == []
+
+
+def test_texts_that_are_not_stored_are_looked_at_when_their_time_has_come(database: psycopg.Connection[Any]):
+    with database.transaction(force_rollback=True):
+        [[[found]]] = database.execute("explain (format json) " + payloads.ERASE_UNSTORED, (500,)).fetchall()
+    reads = {node["Index Name"] for node in nodes(found["Plan"]) if "Index Name" in node}
+    assert {"ix_call_payloads_erase_at", "pk_calls"} <= reads
+    assert max(node["Plan Rows"] for node in nodes(found["Plan"])) <= 500, "however many there are"
 
 
 def test_a_scan_would_be_seen(database: psycopg.Connection[Any]):

@@ -1,16 +1,19 @@
 """Lines of a batch end: numbered as they can be read, counted and charged, the batch moved on with the last one."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from shared import clock, closing, ending, jobs, limits
 from shared.closing import Usage
 from shared.ending import End
+from shared.failures import FAILURES, message
 from shared.jobs import Job
 from shared.limits import Limits
-from shared.messages import Ended, Stop, TendBatches
+from shared.messages import Deliver, Ended, Stop, TendBatches
 from shared.states import JobStatus
 from tests.api.admin import refusal
 from tests.money import claim, close, in_order, used
@@ -20,6 +23,8 @@ from workers import reports
 
 HOOK = "http://127.0.0.1:8099/hook"
 BAD = refused("provider_bad_request", again="never")
+CANCELLED = End(status=JobStatus.CANCELLED)
+EXPIRED = End(status=JobStatus.FAILED, reason="deadline_exceeded", code="deadline_exceeded")
 
 
 @pytest.fixture
@@ -37,15 +42,19 @@ async def hears(team: Team, *events: str) -> None:
     assert made.status_code == 200, made.text
 
 
-async def cancelled(scene: Scene, batch: Running, *, lines: int, seen: list[int] | None = None) -> None:
-    """Cancel it so many lines at a time; `seen`: takes how many were left before each step."""
+async def cancelled(
+    scene: Scene, batch: Running, *, lines: int, seen: list[int] | None = None, end: End = CANCELLED, steps: int = 99
+) -> None:
+    """Cancel it so many lines at a time; `seen`: takes how many were left before each step. steps: no more of them."""
+    looks: list[int] = [] if seen is None else seen
 
     def is_open(job: Job | None) -> bool:
-        if seen is not None and job is not None:
-            seen.append(job.unfinished)
-        return job is not None and not job.is_final
+        if job is None or job.is_final or len(looks) == steps:
+            return False
+        looks.append(job.unfinished)
+        return True
 
-    await ending.end_job(scene.rt, batch.id, End(status=JobStatus.CANCELLED), is_open, lines=lines)
+    await ending.end_job(scene.rt, batch.id, end, is_open, lines=lines)
 
 
 async def test_lines_are_numbered_as_they_end_and_a_try_that_is_repeated_takes_no_number(scene: Scene, team: Team):
@@ -187,6 +196,58 @@ async def test_a_batch_of_many_lines_ends_in_several_transactions_that_each_add_
     assert await numbers(scene, batch) == [1, 2, 3, 4, 5]
     assert tended(scene) == [batch.id]
     await in_order(scene, team)
+
+
+async def bodies(scene: Scene, batch: Running) -> list[dict[str, Any]]:
+    """What is told of it and of its lines, in the order of the log."""
+    found = await scene.rows("select body from events where job_id = :id order by seq", id=batch.id)
+    return [orjson.loads(event.body) for event in found]
+
+
+@pytest.mark.parametrize("end", [CANCELLED, EXPIRED], ids=["cancelled", "expired"])
+async def test_each_of_many_lines_that_are_heard_says_what_it_would_say_alone(scene: Scene, team: Team, end: End):
+    await hears(team, "*")
+    batch = await running(scene, team, 6, metadata={"page": 7})
+    scene.provider.steps = [refused()]
+    await scene.work(batch.lines[:1])
+    await claim(scene, batch.names[1])
+    await team.post(f"/jobs/{batch.job_id}/calls/{batch.names[5]}/cancel")
+    alone = (await bodies(scene, batch))[-1]["data"]
+
+    await cancelled(scene, batch, lines=2, end=end)
+
+    *_, one, two, three, four, five, _ = log = await bodies(scene, batch)
+    assert [event["sequence"] for event in log] == list(range(1, len(log) + 1))
+    state = "cancelled" if end is CANCELLED else "failed"
+    error = {"code": end.code, "message": message(end.code), "retryable": FAILURES[end.code].retryable}
+    for n, event in enumerate((one, two, three, four, five)):
+        line = batch.names[n]
+        assert event["type"] == f"call.{state}"
+        assert event["data"] == {
+            **alone,
+            "id": line,
+            "call_id": line,
+            "status": state,
+            "custom_id": f"request-{n + 1}",
+            "attempt_count": 1 if n < 2 else 0,
+            "error": {**error, "maybe_billed": n == 1},
+            "result_url": f"/api/jobs/{batch.job_id}/calls/{line}",
+        }
+    sent = await scene.rows("select event_id from deliveries where job_id = :id", id=batch.id)
+    assert sorted(f"evt_{found.event_id.hex}" for found in sent) == sorted(event["id"] for event in log)
+    assert await numbers(scene, batch) == [2, 3, 4, 5, 6, 1]
+    await in_order(scene, team)
+
+
+async def test_what_many_lines_say_is_sent_when_the_last_has_ended_or_nobody_goes_on(scene: Scene, team: Team):
+    await hears(team, "call.*")
+    for stops_after, times in ((3, 1), (1, 1)):
+        batch = await running(scene, team, 5)
+        scene.rung.clear()
+        await cancelled(scene, batch, lines=2, steps=stops_after)
+        assert (await row(scene, batch)).calls_cancelled == min(5, 2 * stops_after)
+        assert len([message for message in scene.rung if isinstance(message, Deliver) and message.ids]) == times
+        assert isinstance(scene.rung[-1], Deliver)
 
 
 async def test_limits_get_back_the_tokens_of_lines_that_were_rung_in_vain(scene: Scene):

@@ -83,6 +83,7 @@ async def test_a_budget_is_held_and_spent_by_calls_and_says_whose_it_is(scene: S
 async def test_a_budget_begins_again_with_each_window_and_what_runs_goes_on_in_the_next(scene: Scene):
     team = await paying(scene)
     await budget(scene, team, max_nanousd=200_000_000, duration="1h")
+    began = (await budget_of(scene, team)).window_started_at
     job_id = (await team.job())["job_id"]
     await answered(scene, team, job_id, 250, max_tokens=1000)
     running = await claim(scene, await team.call(job_id, max_tokens=1000))
@@ -102,6 +103,7 @@ async def test_a_budget_begins_again_with_each_window_and_what_runs_goes_on_in_t
     row = await scene.row("select * from budgets where team_id = :id", id=team.id)
     assert (row.held_nanousd, row.spent_nanousd) == (64_000_000, 68_000_000)
     assert (row.resets_at - row.window_started_at).total_seconds() == 3600
+    assert row.anchored_at == began
     await in_order(scene, team)
 
 
@@ -115,6 +117,7 @@ async def test_a_budget_is_changed_and_removed_without_losing_what_is_spent_and_
 
     found = await budget_of(scene, team)
     assert (found.max_nanousd, found.soft_nanousd, found.duration) == (2 * 10**9, 5, "30d")
+    assert found.anchored_at == found.window_started_at, "another duration begins windows of its own"
     assert (found.spent_nanousd, found.held_nanousd) == (34_000_000, 136_000_000)
 
     async with scene.rt.db.transaction() as tx:

@@ -257,3 +257,14 @@ def test_an_estimate_counts_cached_tokens_at_the_dearer_price():
 
 def test_a_day_is_that_of_utc():
     assert rollup.day(datetime.fromisoformat("2026-01-16T01:30:00+03:00")).isoformat() == "2026-01-15"
+
+
+def test_months_are_counted_from_the_first_window_so_that_a_short_one_shortens_no_other():
+    first = datetime(2026, 1, 31, tzinfo=UTC)
+    one = budget(duration="1mo", anchored_at=first, resets_at=datetime(2026, 2, 28, tzinfo=UTC))
+    ends = []
+    for _ in range(3):
+        assert one.resets_at is not None
+        one.roll(one.resets_at)
+        ends.append((one.window_started_at.day, one.resets_at.month, one.resets_at.day))
+    assert ends == [(28, 3, 31), (31, 4, 30), (30, 5, 31)]

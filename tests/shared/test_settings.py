@@ -56,3 +56,20 @@ def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_keys_do_not_show_when_settings_are_printed() -> None:
     assert "s3cret" not in repr(Settings(admin_key="s3cret", secret_key="s3cret", encryption_key="s3cret"))
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize(
+    "name",
+    ["call_deadline_s", "job_idle_timeout_s", "provider_timeout_s", "provider_connect_timeout_s", "webhook_timeout_s"],
+)
+def test_a_time_that_is_none_is_refused_at_the_start(name: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=variable(name)):
+        settings_of({variable(name): value})
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "5,-1", "inf"])
+@pytest.mark.parametrize("name", ["webhook_retry_schedule_s", "default_wait_s"])
+def test_a_pause_that_is_none_is_refused_at_the_start(name: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=variable(name)):
+        settings_of({variable(name): value})

@@ -15,6 +15,7 @@ from shared.ending import End, end_job
 from shared.files import CHUNK_BYTES
 from shared.line_checks import MOST_LINES
 from shared.messages import Ended
+from shared.sizing import MOST_NANOUSD
 from shared.states import Endpoint, JobStatus
 from tests.money import budget, in_order, paying, pays
 from tests.scene import Scene, Team
@@ -32,7 +33,7 @@ from tests.workers.checked_batches import (
 )
 from workers import batch_checks
 from workers.batch_checks import MANY_LINES
-from workers.batch_reading import GROUP_BYTES, MOST_NANOUSD
+from workers.batch_reading import GROUP_BYTES
 
 
 @pytest.fixture
@@ -344,7 +345,7 @@ async def test_texts_of_a_team_that_stores_none_are_marked_for_erasure(scene: Sc
     id_ = await asked(scene, team, named(team, "a"))
     await checked(scene, id_)
     marked = await scene.rows(
-        "select erase_at = 'infinity' as ok from call_payloads p join calls c on c.id = p.call_id where job_id = :id",
+        "select erase_at is not null as ok from call_payloads p join calls c on c.id = p.call_id where job_id = :id",
         id=id_,
     )
     assert [row.ok for row in marked] == [True]

@@ -75,12 +75,15 @@ async def test_texts_of_lines_are_kept_until_their_batch_is_final(scene: Scene, 
         await retention.delete_expired(rt)
         assert await texts(scene, team) == 2
     await scene.work(batch.lines[1:])
-    final = "update batches set status = 'completed', completed_at = app_now(), output_file_id = id where id = :id"
-    await scene.rows(f"{final} returning id", id=batch.id)
-    async with scene.later(3500) as rt:
+    final = (
+        "update batches set (status, completed_at, output_file_id) = ('completed', app_now() + interval '6 days', id)"
+        " where id = :id returning id"
+    )
+    await scene.rows(final, id=batch.id)
+    async with scene.later(6 * DAY_S + 3500) as rt:
         await retention.delete_expired(rt)
         assert await texts(scene, team) == 2
-    async with scene.later(3700) as rt:
+    async with scene.later(6 * DAY_S + 3700) as rt:
         await retention.delete_expired(rt)
     assert await texts(scene, team) == 0
 

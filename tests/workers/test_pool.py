@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -9,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.waiting import until
-from workers.pool import Fence, LoopLag, Pool
+from workers.pool import LATE_S, TICK_S, Fence, LoopLag, Pool
 
 
 @dataclass(frozen=True)
@@ -197,3 +198,17 @@ async def test_no_room_while_the_loop_is_late(pool: Pool[Claim]):
 
     assert late
     await happens(pool.has_room, "room once the loop is on time")
+
+
+async def test_the_loop_is_watched_while_any_of_those_who_share_it_works():
+    lag, first, second = LoopLag(), [True], [True]
+    lag.watch(lambda: bool(first))
+    lag.watch(lambda: bool(second))
+    first.clear()
+    await asyncio.sleep(2 * TICK_S)
+
+    time.sleep(2 * LATE_S)  # noqa: ASYNC251 - blocks the loop, which is what makes it late
+
+    assert lag.seconds() >= LATE_S
+    second.clear()
+    await happens(lambda: not lag.seconds(), "nobody works, nobody is late")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -76,6 +77,27 @@ async def test_a_stored_text_is_not_erased_after_an_hour(scene: Scene, team: Tea
     await ended_call(scene, team)
     async with scene.later(3700) as rt:
         assert (await retention.delete_expired(rt))["unstored_payloads"] == 0
+
+
+async def test_texts_that_are_not_to_be_stored_are_kept_for_an_hour_however_late_the_end(unstored: tuple[Scene, Team]):
+    scene, team = unstored
+    job_id, call_id = await ended_call(scene, team)
+    sql = "update calls set completed_at = app_now() + interval '1800 s' where job_id = :id returning 1"
+    await scene.rows(sql, id=UUID(job_id))
+    for seconds, erased in ((3700, 0), (5300, 0), (5500, 1)):
+        async with scene.later(seconds) as rt:
+            assert (await retention.delete_expired(rt))["unstored_payloads"] == erased
+    assert (await team.read(job_id, call_id))["payload_expired"] is True
+
+
+async def test_one_broken_step_stops_no_other(scene: Scene, team: Team):
+    await team.post("/jobs/create", {"team_id": team.id, "job_type": "t"}, Idempotency_Key="k")
+    async with scene.rt.db.transaction() as tx:
+        await tx.exec_driver_sql("alter table admin_sessions rename to none")
+    async with scene.later(DAY_S + 3700) as rt:
+        found = await retention.delete_expired(rt)
+    assert "admin_sessions" not in found
+    assert (found["idempotency_keys"], found["files"]) == (1, 0)
 
 
 async def test_a_replay_after_erasure_has_the_same_call_without_its_texts(scene: Scene, team: Team):

@@ -256,6 +256,37 @@ async def test_priority_orders_a_teams_own_calls(scene: Scene, team: Team):
     assert bells(scene.rung) == [high["calls"][0]["call_id"], low["calls"][0]["call_id"]]
 
 
+async def broken(scene: Scene, job_id: str) -> None:
+    """Make a job one that no end fits: it has another number of calls than it says."""
+    sql = "update jobs set calls_total = 1 - calls_total where id = :id returning 1"
+    await scene.rows(sql, id=UUID(job_id))
+
+
+async def test_a_job_that_cannot_be_ended_keeps_no_other_from_its_deadline(scene: Scene, team: Team):
+    ids = [(await team.job(deadline_s=deadline_s))["job_id"] for deadline_s in (5, 6)]
+    await broken(scene, ids[0])
+    assert (await sweep(scene, later_s=7))["overdue_jobs"] == 1
+    assert [(await team.read(id_))["status"] for id_ in ids] == ["pending", "failed"]
+
+
+async def test_a_call_that_cannot_be_ended_keeps_no_other_from_its_deadline(scene: Scene, team: Team):
+    ids = [(await team.job(calls=[{"messages": HELLO, "deadline_s": deadline_s}]))["job_id"] for deadline_s in (5, 6)]
+    await broken(scene, ids[0])
+    assert (await sweep(scene, later_s=7))["overdue_calls"] == 1
+    assert [(await team.read(id_))["counts"]["failed"] for id_ in ids] == [0, 1]
+
+
+async def test_a_job_that_cannot_be_ended_keeps_no_other_of_a_deleted_team(scene: Scene, team: Team):
+    ids = [(await team.job())["job_id"] for _ in range(2)]
+    await broken(scene, ids[0])
+    await scene.rows(
+        "update teams set status = 'deleted', updated_at = app_now() where id = :id returning 1", id=team.id
+    )
+    assert (await sweep(scene))["jobs_of_deleted_teams"] == 1
+    states = await scene.rows("select id, status from jobs where team_id = :id", id=team.id)
+    assert {str(row.id): row.status for row in states} == {ids[0]: "pending", ids[1]: "cancelled"}
+
+
 async def test_one_broken_step_stops_no_other(scene: Scene, team: Team):
     _, call_id = await claimed(scene, team)
     from shared.runtime import redis_client

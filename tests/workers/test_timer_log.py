@@ -1,14 +1,17 @@
-"""What the timer says of a step that failed: which one, and whether the database is down or the step only slow."""
+"""The timer's steps: who waits for nobody, and what is said of one that failed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from shared import redis_keys
 from shared.db import hot
 from tests.scene import Scene
-from workers.timer import Step, every
+from workers.timer import CONNECTIONS, Step, every, steps
 
 
 async def told(work: Callable[[], Awaitable[object]]) -> dict[str, object]:
@@ -44,3 +47,16 @@ async def test_a_step_that_fails_is_named_with_its_reason(scene: Scene, statemen
 
     found = await told(work)
     assert (found["event"], found["step"], found.get("error")) == (event, "look", error)
+
+
+async def test_bells_and_the_heartbeat_are_steps_of_their_own(scene: Scene, tmp_path: Path):
+    settings = scene.rt.settings.model_copy(update={"heartbeat_file": tmp_path / "alive"})
+    does = {step.name: step.work for step in steps(replace(scene.rt, settings=settings))}
+    await does["heartbeat"]()
+    assert (tmp_path / "alive").exists()
+
+    await scene.rt.redis.delete(redis_keys.epoch())
+    await does["lost_bells"]()
+    assert await scene.rt.redis.exists(redis_keys.epoch())
+    assert "unattended_batches" in does
+    assert len(does) + 2 <= CONNECTIONS, "background has two, the other one looks whether it leads"
