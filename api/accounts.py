@@ -37,9 +37,3 @@ async def find(tx: Tx, team_id: str, *, unknown: str = "Team '{}' not found") ->
     if team is None or account is None:
         raise NotFound(unknown.format(team_id))
     return team, account
-
-
-async def lock_team(tx: Tx, team_id: str) -> None:
-    """Let nobody else change the team or its terms until `tx` ends. Raises NotFound."""
-    if not names.is_name(team_id) or await teams.lock(tx, team_id) is None:
-        raise NotFound(f"Team '{team_id}' not found")

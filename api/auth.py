@@ -69,6 +69,11 @@ class Caller:
         return Actor(user_id=str(self.user_id or "admin_key"), ip_address=self.ip_address)
 
     @property
+    def by(self) -> str:
+        """Who a row says that it was made or changed by; empty for a team."""
+        return self.actor.user_id if self.actor else ""
+
+    @property
     def principal(self) -> str | None:
         """Whose idempotency keys these are; None where nobody is known."""
         if self.team_id is not None:

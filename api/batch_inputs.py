@@ -14,14 +14,16 @@ from starlette.requests import Request
 from api import uploads
 from api.auth import Caller
 from api.body import read_body
+from api.desk import Desk
 from api.http import query_of
+from api.once import is_repeat
 from api.uploads import MULTIPART, Upload
 from api.wire.batches import BODY_ONLY, LINES_ONLY, OUTPUT_SECONDS, BatchIn, BatchQuery
 from api.wire.files import ExpiresAfter
 from shared import files, ids
 from shared.batches import MOST_INPUT_BYTES
 from shared.db import Tx
-from shared.errors import BadRequest, BodyTooLarge, Invalid, WaybillError
+from shared.errors import BadRequest, BodyTooLarge, Invalid, Unavailable, WaybillError
 from shared.file_writing import FileWriter
 from shared.keys import Key
 from shared.runtime import Runtime
@@ -64,7 +66,7 @@ async def received_lines(rt: Runtime, caller: Caller, request: Request) -> Uploa
     """The body stored as it comes when its Content-Type says that it is lines; None: it is JSON.
 
     Raises BadRequest and Invalid for what does not go together, before anything is read where that is enough;
-    FileTooLarge, JsonTooLarge.
+    FileTooLarge, TeamFilesFull, JsonTooLarge; Unavailable when no new work is taken.
     """
     type_ = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_lines = type_ in NDJSON
@@ -76,6 +78,7 @@ async def received_lines(rt: Runtime, caller: Caller, request: Request) -> Uploa
         await _check_json(request, rt.settings.max_body_bytes)
         return None
     asked_in_query(query_of(request, BatchQuery))
+    await _ask_door(rt, caller, request)
     return await uploads.stored_body(rt, caller, request, filename=FILENAME, limit_bytes=MOST_INPUT_BYTES)
 
 
@@ -110,7 +113,7 @@ async def opened(
 ) -> AsyncIterator[InputFile]:
     """The lines of a batch while it is made; what came with the request is taken away when it is refused.
 
-    Raises BadRequest, Invalid.
+    Raises BadRequest, Invalid, TeamFilesFull.
     """
     kept_s = DRY_RUN_KEPT_S if dry_run else files.KEPT_S
     if received is not None:
@@ -129,6 +132,16 @@ async def opened(
     except BaseException:
         await upload.discard()
         raise
+
+
+async def _ask_door(rt: Runtime, caller: Caller, request: Request) -> None:
+    """Refuse while no new work is taken, before 200 MB are stored for nothing; a repeat is told what it was told."""
+    desk: Desk = request.app.state.desk
+    try:
+        desk.door.check()
+    except Unavailable:
+        if not await is_repeat(rt, caller, request):
+            raise
 
 
 def _check_place(name: str, *, is_lines: bool) -> None:
@@ -180,7 +193,10 @@ def _brought(upload: Upload) -> InputFile:
 def _unwritten(rt: Runtime, key: Key, *, kept_s: int) -> Upload:
     """The file that lines of a JSON body become."""
     file_id, purpose = ids.new(), FilePurpose.BATCH
-    writer = FileWriter(rt.db, file_id=file_id, team_id=key.team_id, purpose=purpose, filename=FILENAME)
+    bound = rt.settings.team_files_bytes
+    writer = FileWriter(
+        rt.db, file_id=file_id, team_id=key.team_id, purpose=purpose, filename=FILENAME, team_bytes=bound
+    )
     return Upload(writer=writer, fingerprint=b"", expires_after_s=kept_s)
 
 

@@ -12,6 +12,8 @@ IDLE_S = 60.0
 """How long a client that streams its body may send nothing."""
 MOST_S = 50 * 60.0
 """How long it may take in all; what is not whole after an hour is taken for left behind."""
+WHOLE_S = 10 * 60.0
+"""The same of a body that is kept in memory until it is whole."""
 
 
 class BodyStalled(WaybillError):
@@ -23,18 +25,12 @@ class BodyStalled(WaybillError):
         super().__init__(detail, headers={"Connection": "close"})
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body, read once and kept. Raises BodyTooLarge when the limit is passed, BadRequest for a packed one."""
+async def read_body(request: Request, limit_bytes: int, *, idle_s: float = IDLE_S) -> bytes:
+    """The whole body, read once and kept. Raises BodyTooLarge when the limit is passed, and what `pieces` does."""
     kept: bytes | None = getattr(request.state, "raw_body", None)
     if kept is not None:
         return kept
-    check_announced(request, limit_bytes)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise BodyTooLarge
-        chunks.append(chunk)
+    chunks = [piece async for piece in pieces(request, limit_bytes, idle_s=idle_s, most_s=WHOLE_S)]
     whole = request.state.raw_body = b"".join(chunks)
     return whole
 
@@ -44,9 +40,14 @@ def check_announced(request: Request, limit_bytes: int) -> None:
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in UNENCODED:
         raise BadRequest("Content-Encoding is not supported: send the body as it is")
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit_bytes:
+    if announced(request) > limit_bytes:
         raise BodyTooLarge
+
+
+def announced(request: Request) -> int:
+    """How many bytes the body will have, as its headers say; 0 when they do not."""
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isdigit() else 0
 
 
 async def pieces(

@@ -103,6 +103,6 @@ class WithReason(Absent):
     reason: Description | None = None
 
 
-def once(names_: list[str]) -> list[str]:
+def each_once(names_: list[str]) -> list[str]:
     """Each name once, in the order given."""
     return list(dict.fromkeys(names_))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from starlette.requests import Request
 
 from api import prefer
 from api.replies import Reply
-from api.waiting import NET_S, Waiters
+from api.waiting import Waiters
 
 Read = Callable[[], Awaitable[tuple[dict[str, Any], bool]]]
 """Reads the thing: its body, and whether it is final."""
@@ -25,21 +26,24 @@ async def held_read(
 ) -> Reply:
     """200 or 304: at once without a wait, else once it is final or no longer what If-None-Match says.
 
+    Its end is told to all who wait; for a change each client that wants to hear of one has to look again.
     guesses: fields of the body that say nothing of a change, as `prefer.etag` takes them.
     """
     finished = waiters.expect(id_)
     until = asyncio.get_running_loop().time() + (wanted.wait_s or 0)
+    looks_again = "if-none-match" in request.headers
     try:
-        while True:
-            if finished.done():  # not by its end: a batch tells of the end of its job too
-                finished = waiters.expect(id_)
-            body, final = await read()
-            left_s = until - asyncio.get_running_loop().time()
-            # A process that is closing answers with what there is.
-            if final or waiters.is_closed or left_s <= 0 or _changed(request, body, guesses):
-                later = {} if final else {"Retry-After": "1"}
-                return prefer.conditional(request, body, {**wanted.headers, **later}, guesses)
-            await asyncio.wait({finished}, timeout=min(left_s, NET_S))
+        with waiters.rereading() if looks_again else nullcontext():
+            while True:
+                if finished.done():  # not by its end: a batch tells of the end of its job too
+                    finished = waiters.expect(id_)
+                body, final = await read()
+                left_s = until - asyncio.get_running_loop().time()
+                # A process that is closing answers with what there is.
+                if final or waiters.is_closed or left_s <= 0 or _changed(request, body, guesses):
+                    later = {} if final else {"Retry-After": "1"}
+                    return prefer.conditional(request, body, {**wanted.headers, **later}, guesses)
+                await asyncio.wait({finished}, timeout=min(left_s, waiters.reread_s) if looks_again else left_s)
     finally:
         waiters.forget(id_, finished)
 

@@ -19,7 +19,7 @@ from api.replies import JSON, Reply
 from api.request_id import CLIENT_CLOSED, tell
 from shared import log
 from shared.db import is_down
-from shared.errors import Invalid, RoutingError, Unavailable, WaybillError
+from shared.errors import CallFailed, CallGoesOn, Invalid, RoutingError, Unavailable, WaybillError
 from shared.idempotency import Repeated
 from shared.json_text import parse_json
 from shared.runtime import Runtime
@@ -36,6 +36,8 @@ Reader = Callable[[Runtime, Caller, Request], Awaitable[Received | None]]
 Model = TypeVar("Model", bound=BaseModel)
 
 WRITING = ("admin:w", "owner")
+MOST_OF_NOBODY = 64 * 1024
+"""Bytes of a body that are taken in before anything is known of who sends it."""
 
 
 def endpoint(
@@ -131,6 +133,9 @@ async def _once(request: Request, given: Given, caller: Caller, received: Receiv
         return earlier
     try:
         return await _acted(request, given, caller, earlier, received)
+    except (CallFailed, CallGoesOn):
+        # They speak of a call that was accepted, this request's own: no twin was quicker.
+        raise
     except (Repeated, WaybillError) as error:
         if once.scope is None or earlier.is_repeat:
             raise
@@ -179,7 +184,7 @@ async def _arguments(
             case "received":
                 arguments[name] = received
             case "body":
-                arguments[name] = await body_of(request, given.hints[name], runtime.settings.max_body_bytes)
+                arguments[name] = await body_of(request, given.hints[name], _most_bytes(runtime, given))
             case "query":
                 arguments[name] = query_of(request, given.hints[name])
             case _:
@@ -187,8 +192,13 @@ async def _arguments(
     return arguments
 
 
+def _most_bytes(runtime: Runtime, given: Given) -> int:
+    most = runtime.settings.max_body_bytes
+    return min(most, MOST_OF_NOBODY) if given.access == "none" else most
+
+
 async def body_of(request: Request, model: type[Model], limit_bytes: int) -> Model:
-    """The JSON body as `model`, whatever Content-Type says. Raises Invalid, BodyTooLarge.
+    """The JSON body as `model`, whatever Content-Type says. Raises Invalid, and what `read_body` does.
 
     An empty body stands for `{}` where the model has no required field.
     """

@@ -46,10 +46,10 @@ class DatedPage(Page, Dated):
     """A page of things created between two days or times, both included."""
 
 
-def next_link(request: Request, page: Page, total: int) -> dict[str, str]:
-    """The `Link` header when more follows, else none."""
-    following = page.offset + page.limit
-    if following >= total:
+def next_link(request: Request, page: Page, total: int, *, shown: int | None = None) -> dict[str, str]:
+    """The `Link` header when more follows, else none. shown: of a page that may end before its limit."""
+    following = page.offset + (page.limit if shown is None else shown)
+    if following >= total or shown == 0:
         return {}
     url = request.url.include_query_params(limit=page.limit, offset=following)
     return {"Link": f'<{url.path}?{url.query}>; rel="next"'}

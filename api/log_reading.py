@@ -20,7 +20,6 @@ from shared.errors import BadRequest, Gone
 from shared.event_log import START, Entry, Lost, Place, Slice, Wanted
 from shared.runtime import Runtime
 
-MAX_WAIT_S = 60.0
 STREAM_READ = 100
 """Events that a stream reads at a time while it catches up."""
 FINAL = tuple(f"job.{end}" for end in JOB_ENDS)
@@ -67,7 +66,7 @@ async def statement(rt: Runtime, desk: Desk, *, streams: bool) -> AsyncIterator[
 
 async def held(desk: Desk, reader: Reader, request: Request, wait_s: float | None, found: Slice) -> Response:
     """The page; an empty one at the end of the log is held until something comes or the client's time is up."""
-    wish = prefer.preference(request, wait_s, most_s=MAX_WAIT_S)
+    wish = prefer.preference(request, wait_s)
     if wish.wait_s and not found.entries and not found.has_more:
         found = await _waited_for(desk, reader, found, wish.wait_s)
     return page(found, wish.headers)

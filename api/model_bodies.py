@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field, StringConstraints, field_validator
 
-from api.fields import Absent, AliasName, Description, Id, Positive, Price, Title, once
+from api.fields import Absent, AliasName, Description, Id, Positive, Price, Title, each_once
 from shared import egress, money
 from shared.errors import BadRequest, Invalid
 from shared.prices import PriceMap
@@ -63,7 +63,7 @@ class AliasFields(BaseModel):
     @field_validator("access_groups", "fallbacks")
     @classmethod
     def _once(cls, value: list[str]) -> list[str]:
-        return once(value)
+        return each_once(value)
 
 
 class CreateAlias(Absent, AliasFields):

@@ -41,7 +41,8 @@ Answer = TypeVar("Answer", bound=dict[str, Any] | list[Any] | Reply)
 class Once:
     """What a POST handler knows of its key; without one nothing here has an effect.
 
-    job_id, call_id, delivery_id: what an earlier request with this key made, when its answer is to be rebuilt.
+    job_id, call_id, delivery_id: what an earlier request with this key made or changed, when its answer is to be
+        rebuilt.
     """
 
     rt: Runtime
@@ -72,9 +73,12 @@ class Once:
             raise Repeated
         return answer
 
-    async def take(self, tx: Tx, *, delivery_id: UUID) -> None:
-        """Take the key in the transaction of a delivery, of which a repeat makes its answer. Raises Repeated."""
-        wanted = self.claim()
+    async def take(self, tx: Tx, *, job_id: UUID | None = None, delivery_id: UUID | None = None) -> None:
+        """Take the key in the transaction of what is made or changed: a repeat reads its answer there.
+
+        Raises Repeated.
+        """
+        wanted = self.claim(job_id=job_id)
         if wanted is not None and not await idempotency.claim(tx, [replace(wanted, delivery_id=delivery_id)]):
             raise Repeated
 
@@ -124,8 +128,8 @@ async def open_once(rt: Runtime, caller: Caller, request: Request, received: Rec
 
     received: a body that is not read as JSON.
     """
-    key = key_of(request)
-    if key is None or request.method != "POST" or caller.principal is None:
+    scope = _scope(caller, request)
+    if scope is None:
         return Once(rt=rt)
     if received is None:
         raw = await read_body(request, rt.settings.max_body_bytes)
@@ -135,12 +139,16 @@ async def open_once(rt: Runtime, caller: Caller, request: Request, received: Rec
     # Into which job a call of the gateway goes is said there, and part of what is asked.
     named = request.headers.get("x-job-id")
     asked = [request.url.query.encode(), body, *([] if named is None else [named.encode()])]
-    scope = f"{caller.principal}\0{request.method}\0{request.url.path}\0{key}"
-    return Once(
-        rt=rt,
-        scope=hashlib.sha256(scope.encode()).digest(),
-        request=hashlib.sha256(b"\x00".join(asked)).digest(),
-    )
+    return Once(rt=rt, scope=scope, request=hashlib.sha256(b"\x00".join(asked)).digest())
+
+
+async def is_repeat(rt: Runtime, caller: Caller, request: Request) -> bool:
+    """Whether a request with this one's key had an effect before; known without the body. Raises BadRequest."""
+    scope = _scope(caller, request)
+    if scope is None:
+        return False
+    async with rt.db.hot_statement() as tx:
+        return await idempotency.find(tx, scope) is not None
 
 
 async def repeated(once: Once) -> Once | Response:
@@ -172,6 +180,15 @@ async def repeated(once: Once) -> Once | Response:
 def still_running() -> Conflict:
     """The first request with this key has no final answer yet."""
     return Conflict("A request with this Idempotency-Key is still running", headers={"Retry-After": "1"})
+
+
+def _scope(caller: Caller, request: Request) -> bytes | None:
+    """Whose key it is, and of which route; None where there is none that counts. Raises BadRequest."""
+    key = key_of(request)
+    if key is None or request.method != "POST" or caller.principal is None:
+        return None
+    scope = f"{caller.principal}\0{request.method}\0{request.url.path}\0{key}"
+    return hashlib.sha256(scope.encode()).digest()
 
 
 def _replayed(sealer: Sealer, scope: bytes, kept: Kept) -> Response:

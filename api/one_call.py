@@ -16,7 +16,7 @@ from api.request_id import tell
 from api.submission import Submitted
 from api.wire.calls import CallIn
 from api.wire.create_and_call import CreateAndCallIn
-from shared import calls, clock, ids, intake, jobs
+from shared import calls, clock, ids, intake, jobs, queue_positions
 from shared.calls import Call
 from shared.db import Tx
 from shared.errors import NotFound
@@ -124,7 +124,8 @@ async def answered(
         if call is None:
             raise NotFound("Call not found")
         if call.completed_at is None:
-            return _still_waiting(desk, job_id, call_id, call.state, clock.iso(call.created_at), headers)
+            place = await queue_positions.of_call(tx, call.team_id, call_id)
+            return _still_waiting(desk, job_id, call_id, call.state, clock.iso(call.created_at), headers, place=place)
         if call.state == CallState.COMPLETED:
             return Reply(body=await shown(tx, call), headers=headers)
         provider = await last_provider(tx, call_id)
@@ -137,7 +138,16 @@ def links(job_id: UUID, call_id: UUID) -> dict[str, str]:
 
 
 def _still_waiting(
-    desk: Desk, job_id: UUID, call_id: UUID, status: str, created_at: str | None, headers: Mapping[str, str]
+    desk: Desk,
+    job_id: UUID,
+    call_id: UUID,
+    status: str,
+    created_at: str | None,
+    headers: Mapping[str, str],
+    *,
+    place: int | None = None,
 ) -> Reply:
-    body = views.waiting_object(str(call_id), str(job_id), status, created_at)
-    return Reply(body=body, status=202, headers={**headers, "Retry-After": str(desk.door.wait_s)})
+    """place: in the queue; not known of a call that is only about to be accepted."""
+    wait_s = desk.door.wait_s
+    body = views.waiting_object(str(call_id), str(job_id), status, created_at, queue_position=place, wait_s=wait_s)
+    return Reply(body=body, status=202, headers={**headers, "Retry-After": str(wait_s)})

@@ -50,13 +50,13 @@ TAGS = {
     "files": "What batches read and write.",
     "gateway": "What OpenAI's clients ask for: models, completions, embeddings.",
     "gateway-keys": "Keys, users, teams and spend, in the words of the LiteLLM proxy.",
-    "health": "Whether this process can work.",
+    "health": "Whether this process can work, and numbers to watch it by.",
     "docs": "This document and its pages.",
 }
 OTHER_WORDS = {
     "models": "model-aliases", "admin": "admin-users", "openapi.json": "docs", "redoc": "docs", "static": "docs",
-    "v1": "gateway", "olla": "health", "key": "gateway-keys", "user": "gateway-keys", "team": "gateway-keys",
-    "spend": "gateway-keys",
+    "v1": "gateway", "olla": "health", "metrics": "health", "key": "gateway-keys", "user": "gateway-keys",
+    "team": "gateway-keys", "spend": "gateway-keys",
 }  # fmt: skip
 """The tag of paths that begin with another word."""
 
@@ -65,6 +65,7 @@ STATUS_TEXTS = {
     206: "The part that was asked for.",
     204: "Nothing more.",
     304: "Not modified.",
+    401: "No credential, or one we do not know.",
 }
 
 

@@ -71,7 +71,7 @@ REFUSALS = {
     408: ("GatewayStalled", "The client stopped sending its body."),
     409: ("GatewayConflict", "The Idempotency-Key is in use, the job has ended, or the call was cancelled."),
     410: ("GatewayGone", "It was there and is kept no longer."),
-    413: ("GatewayTooLarge", "The body is over the limit."),
+    413: ("GatewayTooLarge", "The body is over the limit, or the team's files have no room for it."),
     416: ("GatewayNoRange", "The thing has no such part."),
     422: ("GatewayReused", "The Idempotency-Key was used with another request."),
     429: ("GatewayTooManyRequests", "A limit is reached, here or at the provider, or the team is paused."),

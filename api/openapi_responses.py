@@ -45,6 +45,8 @@ ALWAYS_SENT = (
 )  # fmt: skip
 """Headers that are never lacking where they are named; `Retry-After?` is the one that may be."""
 WITH_STATUS = {401: ("WWW-Authenticate",), 409: ("Retry-After?",), 429: ("Retry-After",), 503: ("Retry-After",)}
+COUNTED_FIRST = (402, 403, 404, 409, 422, 429)
+"""What a request may be refused with after it was counted against rate limits."""
 RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy")
 
 REFUSALS = {
@@ -52,6 +54,7 @@ REFUSALS = {
     401: ("Unauthorized", "No credential, or one we do not know."),
     403: ("Forbidden", "The caller may not do this, or lacks credits (only then the text has the word `credit`)."),
     404: ("NotFound", "Unknown or malformed id."),
+    408: ("Stalled", "The client stopped sending its body."),
     409: ("Conflict", "The thing is in a state that forbids this, or the Idempotency-Key is in use."),
     410: ("Gone", "It was there and is kept no longer."),
     413: ("TooLarge", "The body is over the limit."),
@@ -109,7 +112,7 @@ def header_parameters(route: Documented) -> list[Schema]:
     if route.takes_key:
         found.append(_header("Idempotency-Key", "Makes a repeat of this request harmless: quoted or bare, 1..255."))
     if route.waits:
-        most_s = "10, of a dry run 60" if route.makes_a_batch else 60 if route.reads_log else 600
+        most_s = "10, of a dry run 60" if route.makes_a_batch else "600"
         found.append(_header("Prefer", f"`wait=N`: wait at most N s (0..{most_s}). `respond-async`: do not wait."))
     if route.is_conditional:
         found.append(_header("If-None-Match", "The ETag you have: 304 when it still is the same."))
@@ -141,7 +144,8 @@ def response_headers(route: Documented, status: int) -> dict[str, Schema]:
     names += ["Location", "Retry-After?"] * (status == 202)
     names += ["Idempotent-Replayed"] * (ok and route.takes_key)
     names += ["Preference-Applied", "Vary"] * (ok and route.waits)
-    names += list(RATE_LIMIT) * ((route.is_counted and ok) or (route.is_limited and status == 429))
+    counted = route.is_counted and (ok or status in COUNTED_FIRST)
+    names += list(RATE_LIMIT) * (counted or (route.is_limited and status == 429))
     names += ["rate_limit_type"] * (route.is_limited and status == 429)
     names += gateway.names(route, status) if route.is_of_gateway else ()
     return _headers(names)

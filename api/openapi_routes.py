@@ -206,7 +206,7 @@ class Documented:
         if self.query is not None:
             found |= {400, 422}
         if self.body is not None:
-            found |= {400, 403, 404, 409, 413, 422}
+            found |= {400, 403, 404, 408, 409, 413, 422}
         if self.body is not None and not self.is_known_caller:
             found |= {401, 429}
         if self.given.reads is not None:
@@ -214,7 +214,7 @@ class Documented:
         if self.has_ranges:
             found.add(416)
         if self.method == "POST" and self.is_known_caller:
-            found |= {400, 409, 413, 422}
+            found |= {400, 408, 409, 413, 422}
         if self.method in {"PUT", "PATCH", "DELETE"}:
             found |= {400, 409}
         return found

@@ -3,13 +3,13 @@
 import re
 from datetime import UTC, date, datetime, time, timedelta
 
+from api.fields import DAY
 from api.lists import Dated
 from api.wire.usage import PeriodQuery, UsageQuery
 from shared.errors import BadRequest
 from shared.usage import Interval
 
 MONTH = re.compile(r"\d{4}-\d{2}")
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def interval(query: Dated) -> Interval:

@@ -12,6 +12,7 @@ from api.wire.calls import CallbackIn, CallIn
 from shared import callbacks, ids, limits, models, routing
 from shared.charging import terms_of
 from shared.db import Tx
+from shared.errors import WaybillError
 from shared.idempotency import Claim
 from shared.intake import Submission
 from shared.jobs import Job
@@ -160,9 +161,11 @@ async def submit(
                 max_queued_calls=key.max_queued_calls,
             )
         )
-    except BaseException:
+    except BaseException as error:
         desk.waiters.forget(waits_for, finished)
-        await limits.give_back(rt.redis, taken)
+        windows = await limits.give_back(rt.redis, taken)
+        if isinstance(error, WaybillError):  # this request's own: the trouble of a whole group is none
+            error.windows, error.headers = windows, {**limits.headers_of(windows), **error.headers}
         raise
     return Submitted(finished=finished, headers=taken.headers, windows=taken.windows)
 

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from api import objects
-from api.fields import once
+from api.fields import each_once
 from shared import audit, credit_accounts, keys, names, organizations, teams, usage
 from shared.audit import Actor
 from shared.db import Tx
 from shared.errors import NotFound
 from shared.organizations import Organization
 from shared.teams import Team
+
+DONE = {"suspended": "suspended", "active": "resumed", "paused": "paused"}
+"""What the audit log and answers call a change to a status."""
 
 
 async def find_team(tx: Tx, team_id: str) -> Team:
@@ -75,7 +78,7 @@ def default_team(organization_id: str) -> str:
 
 async def hold_groups(tx: Tx, team_id: str, groups: Sequence[str]) -> None:
     """Give the team these groups and no others. Raises NotFound."""
-    wanted = once(list(groups))
+    wanted = each_once(list(groups))
     there = await teams.set_access_groups(tx, team_id, wanted)
     for group in wanted:
         if group not in there:

@@ -77,7 +77,11 @@ def closing_object(job: Job, calls: list[Call]) -> dict[str, Any]:
 
 
 def call_object(
-    call: Call, *, attempts: list[dict[str, Any]] | None = None, callback: dict[str, Any] | None = None
+    call: Call,
+    *,
+    attempts: list[dict[str, Any]] | None = None,
+    callback: dict[str, Any] | None = None,
+    queue_position: int | None = None,
 ) -> dict[str, Any]:
     """The call object: both dialects at once; vectors in `data`. attempts: for admins, who see which model answered."""
     usage = usage_object(call)
@@ -100,6 +104,7 @@ def call_object(
         "choices": answer["choices"],
         "usage": answer["usage"],
         **_facts(call),
+        "queue_position": queue_position,
         "callback": callback,
     }
     if call.endpoint == Endpoint.EMBEDDING:
@@ -137,16 +142,18 @@ def created_object(call: Call, job: Job) -> dict[str, Any]:
     return {**result_object(call), "costs": costs, "completed_at": clock.iso(call.completed_at)}
 
 
-def waiting_object(call_id: str, job_id: str, status: str, created_at: str | None) -> dict[str, Any]:
-    """The 202 of a call that is not finished yet."""
+def waiting_object(
+    call_id: str, job_id: str, status: str, created_at: str | None, *, queue_position: int | None, wait_s: float
+) -> dict[str, Any]:
+    """The 202 of a call that is not finished yet. wait_s: for how long calls wait for a worker now."""
     return {
         "call_id": call_id,
         "job_id": job_id,
         "status": status,
         "status_url": f"/api/jobs/{job_id}/calls/{call_id}",
         "created_at": created_at,
-        "queue_position": None,
-        "estimated_wait_s": None,
+        "queue_position": queue_position,
+        "estimated_wait_s": wait_s,
     }
 
 
@@ -235,7 +242,6 @@ def _facts(call: Call) -> dict[str, Any]:
         "deadline_at": clock.iso(call.deadline_at),
         "attempt_count": call.attempt,
         "queue_ms": None if started is None else max(0, round((started - created).total_seconds() * 1000)),
-        "queue_position": None,
         "cost_usd": money.usd(call.client_cost_nanousd),
         "usage_source": call.usage_source,
         "call_metadata": call.call_metadata,

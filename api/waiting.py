@@ -1,10 +1,10 @@
 """Waiting for calls and jobs: one subscription per process wakes the futures, a batched read each second is the net."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
-import redis
 from redis.asyncio import Redis
 
 from shared import calls, log, redis_keys, tasks
@@ -13,22 +13,34 @@ from shared.db import Database
 logger = log.get(__name__)
 
 NET_S = 1.0
+REREADS_PER_S = 100
+"""Of all clients together that wait for a change: the process has few connections, and other work."""
 MAX_WAIT_S = 600.0
 
 
 class Waiters:
     """Who in this process waits for what. A lost notification costs a second, never a hang.
 
-    heard: is called whenever calls or jobs ended, whoever waits for them.
+    heard: is called whenever calls or jobs ended, whoever waits for them. reread_s: how often a client that waits for
+    a change looks for one, while few do.
     """
 
-    def __init__(self, db: Database, client: Redis, *, heard: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, db: Database, client: Redis, *, heard: Callable[[], None] = lambda: None, reread_s: float = NET_S
+    ) -> None:
         self._db = db
         self._redis = client
         self._heard = heard
+        self._least_reread_s = reread_s
+        self._rereading = 0
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.is_closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many futures are not resolved yet."""
+        return sum(map(len, self._waiting.values()))
 
     async def open(self) -> None:
         """Start listening."""
@@ -57,6 +69,20 @@ class Waiters:
             self.forget(id_, future)
         return future.done()
 
+    @contextmanager
+    def rereading(self) -> Iterator[None]:
+        """While a client looks for a change again and again, each `reread_s`."""
+        self._rereading += 1
+        try:
+            yield
+        finally:
+            self._rereading -= 1
+
+    @property
+    def reread_s(self) -> float:
+        """How long to pause between two looks: longer the more clients do it."""
+        return max(self._least_reread_s, self._rereading / REREADS_PER_S)
+
     def forget(self, id_: UUID, future: asyncio.Future[None]) -> None:
         """Nobody waits with this future any more."""
         waiting = self._waiting.get(id_)
@@ -81,8 +107,8 @@ class Waiters:
                     while True:
                         message = await subscription.get_message(ignore_subscribe_messages=True, timeout=30)
                         if message is not None:
-                            self.wake(UUID(hex=id_) for id_ in message["data"].decode().split(","))
-            except (redis.RedisError, OSError) as error:
+                            self.wake(_named(message["data"]))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is listened again
                 logger.warning("ended_listener_reconnects", error=type(error).__name__)
                 await asyncio.sleep(NET_S)
 
@@ -96,3 +122,12 @@ class Waiters:
                     self.wake(await calls.ended(tx, list(self._waiting)))
             except Exception as error:  # noqa: BLE001 - the next second tries again
                 logger.warning("waiting_net_failed", error=type(error).__name__)
+
+
+def _named(data: bytes) -> list[UUID]:
+    """The ids of a message; none of one that is not ours: all databases of a server share its channels."""
+    try:
+        return [UUID(hex=id_) for id_ in data.decode().split(",")]
+    except ValueError:
+        logger.warning("ended_message_odd")
+        return []

@@ -81,3 +81,8 @@ def _header_names(sealer: Sealer, endpoint: Endpoint) -> list[str]:
 def headers_purpose(id_: UUID) -> str:
     """What an endpoint's own headers are sealed for."""
     return f"webhook_endpoints.headers:{id_}"
+
+
+def rounded(value: float | None) -> float | None:
+    """Seconds or milliseconds as they are shown; clocks that disagree make none negative."""
+    return None if value is None else round(max(0.0, value), 3)

@@ -13,7 +13,8 @@ def banner(config: Config, home: Home, env: Mapping[str, str], demo: Demo | None
     """Address, keys, logs and, when there is a demo team, a curl line that works when pasted."""
     facts = {"api": config.api_url, "admin key": env["WAYBILL_ADMIN_KEY"]}
     if demo:
-        facts |= {"demo team": TEAM, "virtual key": demo.virtual_key}
+        facts |= {"demo team": TEAM if demo.virtual_key else f"{TEAM} was deleted and is not made again"}
+        facts |= {"virtual key": demo.virtual_key} if demo.virtual_key else {}
         facts |= {"demo models": ", ".join(demo.demo_models) + " (answered by the built-in demo provider)"}
         if demo.real_models:
             facts |= {"real models": ", ".join(demo.real_models)}
@@ -25,7 +26,7 @@ def banner(config: Config, home: Home, env: Mapping[str, str], demo: Demo | None
     lines = ["", "Waybill is ready.", ""]
     lines += [f"  {name:<12} {value}" for name, value in facts.items()]
     lines += ["", *_open_networks(env)]
-    if demo:
+    if demo and demo.virtual_key:
         lines += ["", "Try it:", "", f"  {curl_line(config.api_url, demo.virtual_key)}"]
     return "\n".join([*lines, "", "Ctrl-C stops all of it.", ""])
 

@@ -43,10 +43,11 @@ REAL_MODELS: Mapping[str, tuple[str, str, Sequence[str]]] = {
 class Demo:
     """What the reader needs to try it: the team's key and the models it may use.
 
+    virtual_key: None when somebody deleted the team, or its organization: it is not made again.
     off_models: variable -> models of an earlier run that are switched off while it is not set.
     """
 
-    virtual_key: str
+    virtual_key: str | None
     demo_models: Sequence[str]
     real_models: Sequence[str]
     off_models: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -73,9 +74,17 @@ class Admin:
     def send(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return _content(self._http.request(method, path, json=body, headers=self._admin))
 
-    def ensure(self, path: str, create_path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The object at `path`, made from `body` when it is not there."""
-        return self.get(path) or self.send("POST", create_path, body)
+    def ensure(self, path: str, create_path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The object at `path`, made from `body` when it is not there; None when it was there once and was deleted."""
+        return self.get(path) or self.create(path, create_path, body)
+
+    def create(self, path: str, create_path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Make what is to be at `path`. None when it was deleted: a team's or organization's id is never free again."""
+        answer = self._http.post(create_path, json=body, headers=self._admin)
+        name = path.rpartition("/")[2]
+        if answer.status_code == 400 and f"'{name}' already exists" in answer.text:
+            return None
+        return _content(answer)
 
 
 def _content(answer: httpx.Response) -> dict[str, Any]:
@@ -96,7 +105,7 @@ def seed_demo(api_url: str, admin_key: str, provider_url: str, home: Home, envir
     """
     admin = Admin(api_url, admin_key)
     try:
-        admin.ensure(
+        organization = admin.ensure(
             f"/api/organizations/{ORGANIZATION}",
             "/api/organizations/create",
             {"organization_id": ORGANIZATION, "name": "Acme", "create_default_team": False},
@@ -107,8 +116,10 @@ def seed_demo(api_url: str, admin_key: str, provider_url: str, home: Home, envir
         real = RealAliases(admin, home)
         for variable in REAL_MODELS:
             real.switch_on(variable) if environ.get(variable) else real.switch_off(variable)
-        key = _ensure_team(admin, home, [DEMO_GROUP, *groups])
-        _ensure_default_team(admin, environ)
+        key = None
+        if organization is not None:
+            key = _ensure_team(admin, home, [DEMO_GROUP, *groups])
+            _ensure_default_team(admin, environ)
     finally:
         admin.close()
     return Demo(key, [model.alias for model in DEMO_MODELS], real.on, real.off)
@@ -135,7 +146,7 @@ def _ensure_demo_aliases(admin: Admin, provider_url: str, home: Home) -> None:
         path = f"{ALIASES}/{model.alias}"
         there = admin.ensure(path, f"{ALIASES}/create", body)
         moved = kept.get("provider_url", provider_url) != provider_url
-        if moved and there.get("api_base") == kept["provider_url"]:
+        if moved and there and there.get("api_base") == kept["provider_url"]:
             admin.send("PUT", path, {"api_base": provider_url})
     write_private(home.demo, {**kept, "provider_url": provider_url})
 
@@ -191,8 +202,11 @@ class RealAliases:
         write_private(self._home.demo, {**read_json(self._home.demo), "made_models": self._made})
 
 
-def _ensure_team(admin: Admin, home: Home, groups: list[str]) -> str:
-    """The demo team and its virtual key; the key is kept before the team is made, so that a crash loses neither."""
+def _ensure_team(admin: Admin, home: Home, groups: list[str]) -> str | None:
+    """The demo team and its virtual key, None once it was deleted.
+
+    The key is kept before the team is made, so that a crash loses neither.
+    """
     kept = read_json(home.demo)
     key: str = kept.get("virtual_key") or f"sk-{secrets.token_urlsafe(32)}"
     write_private(home.demo, {**kept, "virtual_key": key})
@@ -200,9 +214,11 @@ def _ensure_team(admin: Admin, home: Home, groups: list[str]) -> str:
     team = admin.get(path)
     if team is None:
         body = {"organization_id": ORGANIZATION, "team_id": TEAM, "team_alias": "Acme Corp", "virtual_key": key}
-        made = admin.send(
-            "POST", "/api/teams/create", {**body, "access_groups": groups, "credits_allocated": DEMO_CREDITS}
+        made = admin.create(
+            path, "/api/teams/create", {**body, "access_groups": groups, "credits_allocated": DEMO_CREDITS}
         )
+        if made is None:
+            return None
         key = made["virtual_key"]
     else:
         missing = [group for group in groups if group not in team["access_groups"]]

@@ -49,6 +49,8 @@ select position from calls
 
 SUCCEEDED = "select position from calls where job_id = any(%s) and state = 'completed'"
 
+ANY_LEFT = f"select exists ({ENDED} except {SUCCEEDED.replace('%s', '%(others)s::uuid[]')}) as is_left"
+
 
 async def lock_family(tx: Tx, batch_id: UUID) -> UUID | None:
     """Let nobody else retry this batch, or one of its family, until `tx` ends.
@@ -68,12 +70,24 @@ async def positions(tx: Tx, parent_id: UUID, *, statuses: Sequence[str], codes: 
     """
     given = {"parent": parent_id, "statuses": list(statuses), "codes": list(codes)}
     ended = {row.position for row in await hot(tx, ENDED, given)}
-    root = await _root(tx, parent_id)
-    others = [row.id for row in await hot(tx, OTHERS, {"root": root, "but": parent_id})] if ended else []
+    others = await _others(tx, parent_id) if ended else []
     if others:
         # What succeeded anywhere in the family was paid for.
         ended.difference_update(row.position for row in await hot(tx, SUCCEEDED, (others,)))
     return sorted(ended)
+
+
+async def any_left(tx: Tx, parent_id: UUID, *, statuses: Sequence[str], codes: Sequence[str]) -> bool:
+    """Whether `positions` has any; of the lines, tens of thousands perhaps, none leaves the database."""
+    given = {"parent": parent_id, "statuses": list(statuses), "codes": list(codes)}
+    rows = await hot(tx, ANY_LEFT, {**given, "others": await _others(tx, parent_id)})
+    return bool(rows[0].is_left)
+
+
+async def _others(tx: Tx, batch_id: UUID) -> list[UUID]:
+    """The other batches of its family."""
+    root = await _root(tx, batch_id)
+    return [row.id for row in await hot(tx, OTHERS, {"root": root, "but": batch_id})]
 
 
 async def _root(tx: Tx, batch_id: UUID) -> UUID:

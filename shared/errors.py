@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 class WaybillError(Exception):
     """Base of all errors shown to a client. `detail` is what the client reads; it never holds a secret or an input.
 
-    param: the field of the request it is about, where clients are told.
+    param: the field of the request it is about, where clients are told. windows: the rate limits of who asked as they
+        stand (shared/limits.py), where the request was counted before it was refused.
     """
 
     status: int = 500
     code: ClassVar[str] = "internal_error"
+    windows: Sequence[Any] = ()
 
     def __init__(
         self,

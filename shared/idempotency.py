@@ -7,11 +7,9 @@ from uuid import UUID
 from shared.db import Tx, hot
 
 FIND = """
-select k.request, k.job_id, k.call_id, k.delivery_id, k.status, k.answer_sealed, c.state as call_state,
-       j.status as job_status
+select k.request, k.job_id, k.call_id, k.delivery_id, k.status, k.answer_sealed, c.state as call_state
   from idempotency_keys k
   left join calls c on c.id = k.call_id
-  left join jobs j on j.id = k.job_id
  where k.scope = %s and k.expires_at > app_now()
 """
 
@@ -69,7 +67,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What the first request with a key made, and how that call or job stands now."""
+    """What the first request with a key made, and how that call stands now."""
 
     request: bytes
     job_id: UUID | None
@@ -78,7 +76,6 @@ class Kept:
     status: int | None
     answer_sealed: bytes | None
     call_state: str | None
-    job_status: str | None
 
 
 async def find(tx: Tx, scope: bytes) -> Kept | None:

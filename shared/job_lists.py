@@ -43,18 +43,26 @@ PLAIN = "select"
 
 OF_TEAM = f"select j.*, c.* from jobs j cross join lateral ({RETRIED}) c where j.id = %s and j.team_id = %s"
 
-# As above: of the calls before the page only the index is read.
-CALLS = """
+MOST_TEXT_BYTES = 8 << 20
+"""Of prompts and answers in a page of calls; those of a single call may be longer."""
+
+# As above: of the calls before the page only the index is read. Texts are measured where they lie, one after the other.
+CALLS = f"""
 with page as materialized (
     select id from calls where job_id = %s order by id limit %s offset %s
+), texts as (
+    select page.id, p.request, p.response, row_number() over (order by page.id) as place,
+           sum(coalesce(octet_length(p.request::text), 0) + coalesce(octet_length(p.response::text), 0))
+               over (order by page.id) as text_bytes
+      from page left join call_payloads p on p.call_id = page.id
 )
 select c.id, c.state, c.model, c.purpose, c.custom_id, c.prompt_tokens, c.completion_tokens, c.cached_tokens,
        c.total_tokens, c.client_cost_nanousd, c.provider_cost_nanousd, c.latency_ms, c.created_at, c.error_code,
        c.error_message, c.maybe_billed, a.litellm_model, a.provider, a.input_nanousd_per_mtok,
-       a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok, p.request, p.response
-  from page join calls c using (id)
+       a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok, t.request, t.response
+  from texts t join calls c using (id)
   left join attempts a on a.call_id = c.id and a.number = c.attempt
-  left join call_payloads p on p.call_id = c.id
+ where t.text_bytes <= {MOST_TEXT_BYTES} or t.place = 1
  order by c.id
 """
 
@@ -118,7 +126,10 @@ async def summary(tx: Tx, team_id: str, job_id: UUID) -> Any | None:
 
 
 async def calls_of(tx: Tx, job_id: UUID, *, limit: int, offset: int = 0) -> list[Any]:
-    """A page of a job's calls, oldest first: their texts while those are kept, model and prices of the last attempt."""
+    """A page of a job's calls, oldest first: their texts while those are kept, model and prices of the last attempt.
+
+    Fewer than `limit` where their texts are long.
+    """
     return await hot(tx, CALLS, (job_id, limit, offset))
 
 

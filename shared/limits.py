@@ -137,10 +137,16 @@ async def take(redis: Redis, subjects: Sequence[Limits], *, requests: Sequence[t
     return Taken(ids=ids, by=limited, windows=windows)
 
 
-async def give_back(redis: Redis, taken: Taken) -> None:
-    """Uncount what a later check refused. A repeat changes nothing; with Redis down it is logged and expires."""
-    if taken.by:
-        await _try(redis, taken.by, "give_back", *taken.ids)
+async def give_back(redis: Redis, taken: Taken) -> tuple[Window, ...]:
+    """Uncount what a later check refused; returns the limits as they stand without it.
+
+    A repeat changes nothing. With Redis down it is logged, what was counted expires, and nothing is returned.
+    """
+    answer = await _try(redis, taken.by, "give_back", *taken.ids) if taken.by else None
+    if answer is None:
+        return ()
+    _, now_us, *counted = answer
+    return _windows(taken.by, now_us, counted)
 
 
 async def settle_tokens(redis: Redis, subjects: Sequence[Limits], id_: str, actual_tokens: int) -> None:
@@ -174,11 +180,12 @@ async def is_active(redis: Redis) -> bool:
     return True
 
 
-async def _try(redis: Redis, subjects: Sequence[Limits], operation: str, *arguments: str | int) -> None:
+async def _try(redis: Redis, subjects: Sequence[Limits], operation: str, *arguments: str | int) -> Sequence[int] | None:
     try:
-        await _run(redis, subjects, operation, *arguments)
+        return await _run(redis, subjects, operation, *arguments)
     except RedisTrouble as error:
         logger.warning("limits_not_corrected", operation=operation, error=type(error).__name__)
+        return None
 
 
 async def _run(redis: Redis, subjects: Sequence[Limits], operation: str, *arguments: str | int) -> list[int]:

@@ -49,7 +49,10 @@ update model_aliases a set fallbacks = array_remove(a.fallbacks, %(alias)s), upd
 """
 
 HELD_GROUPS = """
-select m.group_name from model_access_group_members m join team_access_groups h on h.group_name = m.group_name
+select m.group_name
+  from model_access_group_members m
+  join team_access_groups h on h.group_name = m.group_name
+  join model_access_groups g on g.group_name = m.group_name and g.status = 'active'
  where m.alias = %s and h.team_id = %s order by h.position, m.group_name
 """
 
@@ -130,7 +133,7 @@ async def get(tx: Tx, alias: str) -> Alias | None:
 
 
 async def held_groups(tx: Tx, alias: str, team_id: str) -> list[str]:
-    """The groups of this team that bring the alias."""
+    """The active groups of this team that bring the alias."""
     return [row.group_name for row in await hot(tx, HELD_GROUPS, (alias, team_id))]
 
 

@@ -49,7 +49,6 @@ with wanted as (
 insert into model_access_group_members (group_name, alias, priority, position)
 select %(group)s, alias, priority, place from wanted
 on conflict (group_name, alias) do update set priority = excluded.priority, position = excluded.position
-returning alias
 """
 
 ADD_TO = """
@@ -120,16 +119,14 @@ async def touch(tx: CoreTx, names: Sequence[str]) -> None:
     await tx.execute(update(GROUPS).where(GROUPS.c.group_name.in_(names)).values(updated_at=func.app_now()))
 
 
-async def set_members(
-    tx: Tx, group_name: str, aliases: Sequence[str], priorities: Sequence[int] | None = None
-) -> set[str]:
-    """Make these the members, in this order, and no others. Lock the group first. Returns the aliases that exist.
+async def set_members(tx: Tx, group_name: str, aliases: Sequence[str], priorities: Sequence[int] | None = None) -> None:
+    """Make these the members, in this order, and no others. Lock the group first, then the aliases.
 
     priorities: one for each alias, lowest first; None numbers them.
     """
     numbered = list(range(len(aliases)) if priorities is None else priorities)
     params = {"group": group_name, "aliases": list(aliases), "priorities": numbered}
-    return {row.alias for row in await hot(tx, SET_MEMBERS, params)}
+    await hot(tx, SET_MEMBERS, params)
 
 
 async def add_to(tx: Tx, groups: Sequence[str], alias: str) -> None:
@@ -142,9 +139,10 @@ async def take_out(tx: CoreTx, group_name: str, aliases: Iterable[str]) -> None:
     await tx.execute(delete(MEMBERS).where(MEMBERS.c.group_name == group_name, MEMBERS.c.alias.in_(list(aliases))))
 
 
-async def leave_others(tx: CoreTx, groups: Sequence[str], alias: str) -> None:
-    """Take the alias out of every group but these."""
-    await tx.execute(delete(MEMBERS).where(MEMBERS.c.alias == alias, MEMBERS.c.group_name.not_in(groups)))
+async def leave(tx: CoreTx, groups: Sequence[str], alias: str) -> None:
+    """Take the alias out of these groups, and stamp the change. Lock them first."""
+    await tx.execute(delete(MEMBERS).where(MEMBERS.c.alias == alias, MEMBERS.c.group_name.in_(groups)))
+    await touch(tx, groups)
 
 
 async def get(tx: Tx, group_name: str) -> Group | None:

@@ -10,6 +10,11 @@ def queue(name: str) -> str:
     return f"{DRAMATIQ_NAMESPACE}:{name}"
 
 
+def queue_messages(name: str) -> str:
+    """Dramatiq's hash of a queue's messages by id, those that are taken too. Owned by Dramatiq; read for its length."""
+    return f"{queue(name)}.msgs"
+
+
 def epoch() -> str:
     """String, no expiry, set by the sweeper: missing means that Redis was emptied and every bell is lost."""
     return "waybill:v1:epoch"
@@ -21,7 +26,7 @@ def ended_channel() -> str:
 
 
 def cancel_channel() -> str:
-    """Pub/sub channel: ids of calls to stop, comma-separated. The api publishes, workers listen."""
+    """Pub/sub channel: ids of calls to stop, comma-separated. Who ends a job or a call publishes, workers listen."""
     return "waybill:v1:cancel"
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from redis import DriverInfo
 from redis.asyncio import Redis
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -13,6 +14,9 @@ from shared.egress import Lookup, system_lookup
 from shared.prices import PriceMap
 from shared.queue import Bell, Ring
 from shared.settings import Settings
+
+DRIVER = DriverInfo()
+"""Made once: the client would read its package's metadata anew for every connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ def redis_client(url: str, *, timeout_s: float = 1.0) -> Redis:
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         retry=None,
+        driver_info=DRIVER,
         # With these on, the pool hands out connections that a restarted server has closed.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )

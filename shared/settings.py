@@ -21,7 +21,9 @@ MIN_PRODUCTION_KEY = 32
 class Settings(BaseSettings):
     """Every `WAYBILL_*` variable; seconds end in `_s`, bytes in `_bytes`."""
 
-    model_config = SettingsConfigDict(env_prefix="WAYBILL_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="WAYBILL_", frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     env: Literal["development", "production"] = "development"
     home: Path = Path(".waybill")
@@ -35,9 +37,15 @@ class Settings(BaseSettings):
     encryption_key: SecretStr = SecretStr("")
     log_level: str = "INFO"
     request_log: bool = True
+    metrics_token: SecretStr = SecretStr("")
+    """Who reads /metrics has to show it; empty: everybody who gets there may."""
 
     max_body_bytes: int = 20 * 1024 * 1024
-    default_wait_s: float = 120
+    close_delay_s: float = Field(default=0, ge=0, le=10)
+    """How long an api that is told to end still takes connections, so that a balancer sees it is not ready."""
+    team_files_mb: int = Field(default=10_240, ge=1)
+    """What the files of one team may have together before it uploads no more; output of batches is written anyway."""
+    default_wait_s: float = Field(default=120, ge=0)
     cors_origins: Annotated[tuple[str, ...], NoDecode] = (
         "http://localhost:3000",
         "http://localhost:3001",
@@ -67,13 +75,13 @@ class Settings(BaseSettings):
     heartbeat_file: Path | None = None
 
     max_queue_age_s: float = Field(default=60, gt=0)
-    call_deadline_s: float = 3600
+    call_deadline_s: float = Field(default=3600, gt=0)
     gateway_deadline_s: float = Field(default=600, gt=0)
-    job_idle_timeout_s: float = 86_400
+    job_idle_timeout_s: float = Field(default=86_400, gt=0)
     payload_retention_days: int = Field(default=30, ge=1)
     store_payloads: bool = True
-    provider_timeout_s: float = 600
-    provider_connect_timeout_s: float = 5
+    provider_timeout_s: float = Field(default=600, gt=0)
+    provider_connect_timeout_s: float = Field(default=5, gt=0)
     first_chunk_timeout_s: float = Field(default=120, gt=0)
     chunk_timeout_s: float = Field(default=60, gt=0)
     stream_retention_s: int = Field(default=3600, ge=1)
@@ -86,8 +94,8 @@ class Settings(BaseSettings):
 
     webhook_allow_nets: Annotated[tuple[Network, ...] | None, NoDecode] = None
     webhook_allow_http: bool | None = None
-    webhook_timeout_s: float = 15
-    webhook_retry_schedule_s: Annotated[tuple[float, ...], NoDecode] = (
+    webhook_timeout_s: float = Field(default=15, gt=0)
+    webhook_retry_schedule_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode] = (
         5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400,
     )  # fmt: skip
     """Delays between the ten tries of a delivery; each is spread by ± 20 %."""
@@ -152,6 +160,11 @@ class Settings(BaseSettings):
             if self.gateway_anonymous_team is not None:
                 raise ValueError("WAYBILL_GATEWAY_ANONYMOUS_TEAM is for development only")
         return self
+
+    @property
+    def team_files_bytes(self) -> int:
+        """`team_files_mb` in bytes; a megabyte is 2**20 of them."""
+        return self.team_files_mb << 20
 
     @property
     def provider_networks(self) -> tuple[Network, ...]:

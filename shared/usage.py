@@ -100,9 +100,13 @@ select {{dimensions}}, grouping({{dimensions}}) as level, {{sums}}
  group by {{groups}}
 """
 
-OF_USERS = """
+MOST_USERS = 1000
+"""End users that a report names: a team may have as many as it has jobs."""
+
+OF_USERS = f"""
 select user_id, count(*) as jobs, sum(client_cost_nanousd)::bigint as cost
-  from jobs where team_id = %(team_id)s and user_id is not null and {times} group by user_id order by user_id
+  from jobs where team_id = %(team_id)s and user_id is not null and {{times}}
+ group by user_id order by cost desc, user_id limit {MOST_USERS}
 """
 
 EMPTY = datetime.min.replace(tzinfo=UTC)
@@ -218,7 +222,7 @@ def sums_statement(
 
 
 async def of_users(tx: Tx, team_id: str, within: Interval) -> list[OfUser]:
-    """What the jobs of each end user of a team came to; read from the jobs, for there may be as many users as jobs."""
+    """What the jobs of a team's end users came to, the dearest first, at most MOST_USERS; read from the jobs."""
     return [OfUser(*row) for row in await hot(tx, *of_users_statement(team_id, within))]
 
 

@@ -93,7 +93,7 @@ def problem(error: WaybillError) -> Problem:
         type=ruling.type or TYPES.get(status, INVALID),
         code=error.code if ruling.has_word else status,
         param=error.param or ruling.param or param,
-        headers={**sooner(error.headers), **ruling.headers},
+        headers={**sooner(error.headers), **of_limits(error.windows), **ruling.headers},
     )
     if isinstance(error, BudgetExceeded) and error.in_flight:
         return replace(said, code="budget_in_flight", headers={**said.headers, "Retry-After": str(IN_FLIGHT_S)})

@@ -6,9 +6,9 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from api import model_objects
+from api.alias_locks import lock_aliases
 from api.auth import Caller
-from api.fields import Absent, AliasName, Description, Id, Title
-from api.fields import once as each_once
+from api.fields import Absent, AliasName, Description, Id, Title, each_once
 from api.http import endpoint
 from api.lists import Page, next_link
 from api.model_bodies import is_active
@@ -16,7 +16,7 @@ from api.once import Once
 from api.replies import Reply
 from api.wire.answers import Message
 from api.wire.models import GroupOut, ListedGroupOut, TeamGroupOut
-from shared import audit, model_aliases, model_groups, names
+from shared import audit, model_groups, names
 from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Forbidden, NotFound
 from shared.model_groups import Group
@@ -132,10 +132,8 @@ async def add_group_models(
     """Put aliases at the end of the group; those that are in it stay where they are."""
     async with rt.db.transaction() as tx:
         await _lock(tx, group_name)
-        there = await model_aliases.lock(tx, body.aliases)
+        await lock_aliases(tx, body.aliases)
         for alias in body.aliases:
-            if alias not in there:
-                raise NotFound(f"Model alias '{alias}' not found")
             await model_groups.add_to(tx, [group_name], alias)
         await model_groups.touch(tx, [group_name])
         await _record(tx, caller, "updated", group_name, added=body.aliases)
@@ -189,8 +187,6 @@ async def _group_object(tx: Tx, group_name: str) -> dict[str, Any]:
     return model_objects.group(await _group(tx, group_name), await model_groups.members(tx, group_name))
 
 
-async def _set_members(tx: Tx, group_name: str, aliases: list[str]) -> None:
-    there = await model_groups.set_members(tx, group_name, aliases)
-    for alias in aliases:
-        if alias not in there:
-            raise NotFound(f"Model alias '{alias}' not found")
+async def _set_members(tx: CoreTx, group_name: str, aliases: list[str]) -> None:
+    await lock_aliases(tx, aliases)
+    await model_groups.set_members(tx, group_name, aliases)

@@ -29,7 +29,7 @@ from shared.messages import TendBatches
 from shared.runtime import Runtime
 from shared.states import BatchStatus, Endpoint, JobStatus
 
-CANCEL_S = 3.0
+CANCEL_S = 10.0
 """How long a client waits for its lines to end; a worker ends what is left of them."""
 GONE = "The input file of this batch is gone: send the lines as a new batch"
 
@@ -85,7 +85,7 @@ async def retry_batch(
         running = await batch_retries.lock_family(tx, parent.id)
         if running is not None:
             raise Conflict(f"A retry of this batch is not final yet: {ids.batch(running)}")
-        if not await batch_retries.positions(tx, parent.id, statuses=body.statuses, codes=codes):
+        if not await batch_retries.any_left(tx, parent.id, statuses=body.statuses, codes=codes):
             raise BadRequest("No line of this batch is left to be retried with these statuses and error codes")
 
     wanted = Wanted(

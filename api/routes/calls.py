@@ -18,7 +18,7 @@ from api.replies import Reply
 from api.wire.call_answers import CallOut, CallResultOut, CallsOut, WaitingOut
 from api.wire.calls import CallIn
 from api.wire.jobs import CallsQuery, WaitQuery
-from shared import attempts, audit, callback_states, calls, clock, closing, jobs
+from shared import attempts, audit, callback_states, calls, clock, closing, jobs, queue_positions
 from shared.calls import Call
 from shared.db import Tx
 from shared.ending import free_tokens, stop_streams
@@ -28,6 +28,8 @@ from shared.runtime import Runtime
 from shared.states import CallState
 
 STATES = tuple(CallState)
+GUESSES = ("queue_position",)
+"""Of the object, what changes though nothing has happened to the call."""
 ORDERS = {
     (column, direction): f"c.{column} {direction} nulls last, c.position {direction}"
     for column in ("created_at", "completed_at")
@@ -58,7 +60,7 @@ async def read_call(
     async def read() -> tuple[dict[str, Any], bool]:
         return await _shown(rt, caller, job, call)
 
-    return await held_read(desk.waiters, request, call, wanted, read)
+    return await held_read(desk.waiters, request, call, wanted, read, GUESSES)
 
 
 @endpoint("any", answers=CallsOut)
@@ -91,26 +93,33 @@ async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, on
 
     Of a stream that has begun, what was said until then is counted and charged.
     """
+    if once.is_repeat:
+        return await _as_it_stands(rt, caller, job_id, call_id)
     async with rt.db.hot_statement() as tx:
         job = await find_job(tx, caller, job_id)
         call = await find_call(tx, job.id, call_id)
     stopped = await stop_streams(rt, job.id, call.id) if call.stream and call.completed_at is None else False
     async with rt.db.hot_transaction() as tx:
         locked = await jobs.lock(tx, [job.id])
+        # The job and not the answer, whose texts may be erased sooner than a key.
+        await once.take(tx, job_id=job.id)
         ended = await closing.cancel_calls(tx, locked, call_ids=[call.id], limit=1)
-        aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
-        shown, _ = await _read(tx, caller, job.id, call.id)
         if ended or stopped:
             await audit.record(tx, caller.actor, "cancelled_call", "call", call_id)
-        await once.keep(tx, shown)
+        aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
     for message in (*aftermath.messages(), Stop(ids=(call.id,))):
         rt.ring(message)
     await free_tokens(rt, ended)
-    return shown
+    return await _as_it_stands(rt, caller, job_id, call_id)
 
 
 async def _result(tx: Tx, call: Call) -> dict[str, Any]:  # noqa: ARG001 - the call says it all
     return views.result_object(call)
+
+
+async def _as_it_stands(rt: Runtime, caller: Caller, job_id: str, call_id: str) -> dict[str, Any]:
+    shown, _ = await _shown(rt, caller, parse_id(job_id, "Job not found"), parse_id(call_id, "Call not found"))
+    return shown
 
 
 async def _shown(rt: Runtime, caller: Caller, job_id: UUID, call_id: UUID) -> tuple[dict[str, Any], bool]:
@@ -123,7 +132,11 @@ async def _read(tx: Tx, caller: Caller, job_id: UUID, call_id: UUID) -> tuple[di
     call = await find_call(tx, job_id, str(call_id))
     tried = (await attempts.of_calls(tx, [call_id])).get(call_id, []) if caller.is_admin else None
     told = await _callbacks(tx, job_id, [call])
-    return views.call_object(call, attempts=tried, callback=told.get(call.id)), call.completed_at is not None
+    place = None
+    if call.state == CallState.PENDING and not call.batched:
+        place = await queue_positions.of_call(tx, call.team_id, call_id)
+    shown = views.call_object(call, attempts=tried, callback=told.get(call.id), queue_position=place)
+    return shown, call.completed_at is not None
 
 
 async def _callbacks(tx: Tx, job_id: UUID, page: Sequence[Call]) -> dict[UUID, dict[str, Any]]:

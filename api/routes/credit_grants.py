@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, Field
 
-from api import accounts, objects
+from api import accounts, objects, tenants
 from api.access import parse_id
 from api.accounts import Amount
 from api.auth import Caller
@@ -121,7 +121,7 @@ async def refund(rt: Runtime, caller: Caller, once: Once, team_id: str, body: Re
         raise Invalid.at(["body", "job_id"], "job_id or credits is required", "value_error.missing")
     amount = None if body.credits_ is None else accounts.whole(body.credits_)
     async with rt.db.transaction() as tx:
-        await accounts.lock_team(tx, team_id)
+        await tenants.lock_team(tx, team_id)
         if body.job_id is not None:
             entry = await _refund_job(tx, team_id, parse_id(body.job_id, "Job not found"), amount, body.reason)
         else:
@@ -143,7 +143,7 @@ async def configure_auto_refill(
     """Refill the account by itself from one period after now, or no longer."""
     wanted = _refill(body) if body.enabled else None
     async with rt.db.transaction() as tx:
-        await accounts.lock_team(tx, team_id)
+        await tenants.lock_team(tx, team_id)
         if wanted is None:
             await refills.disable(tx, team_id)
         else:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field
 
-from api import accounts
+from api import accounts, tenants
 from api.accounts import Amount
 from api.auth import Caller
 from api.fields import MAX_CREDITS, Credits
@@ -82,7 +82,7 @@ async def change_budget_mode(rt: Runtime, caller: Caller, team_id: str, body: Ch
 async def _changed(
     tx: CoreTx, caller: Caller, team_id: str, columns: dict[str, Any], action: str, limits: dict[str, Any] | None = None
 ) -> Team:
-    await accounts.lock_team(tx, team_id)
+    await tenants.lock_team(tx, team_id)
     if columns:
         await teams.change(tx, team_id, columns)
     await credit_accounts.set_limits(tx, team_id, **(limits or {}))

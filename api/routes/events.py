@@ -14,6 +14,7 @@ from api.auth import Caller
 from api.desk import Desk
 from api.fields import job_id_at
 from api.http import endpoint
+from api.lists import MILLISECOND
 from api.log_reading import STREAM_READ, Reader
 from api.once import Once
 from api.replies import JSON
@@ -27,8 +28,6 @@ from shared.db import Tx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
 from shared.event_log import Entry, Wanted
 from shared.runtime import Runtime
-
-MILLISECOND = timedelta(milliseconds=1)
 
 
 @endpoint("any", answers=(EventPageOut, EVENTS))

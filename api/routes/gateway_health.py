@@ -63,9 +63,9 @@ def _endpoint(one: Standing) -> dict[str, str]:
 
 
 async def _is_admin(request: Request) -> bool:
-    """Whether an admin asks; anybody else, and who shows a wrong credential, is told the numbers only."""
+    """Whether an admin asks; all others, whose credential may be wrong or unreadable now, see numbers only."""
     authenticator: Authenticator = request.app.state.authenticator
     try:
         return (await authenticator.caller(request, "admin:r", face=GATEWAY)).is_admin
-    except WaybillError:
+    except (WaybillError, *DatabaseDown):
         return False

@@ -28,7 +28,7 @@ async def key_generate(rt: Runtime, caller: Caller, body: GenerateKey, once: Onc
     secret = body.key or credentials.new_virtual_key()
     async with rt.db.transaction() as tx:
         team_id = await key_terms.lock_team(rt, tx, body)
-        key_id = await new_key.store(tx, team_id, secret, key_terms.of_new(body, _by(caller)))
+        key_id = await new_key.store(tx, team_id, secret, key_terms.of_new(body, caller.by))
         if body.duration is not None:
             await new_key.set_expiry(tx, key_id, body.duration)
         await key_terms.set_new_budget(tx, key_id, body)
@@ -60,7 +60,7 @@ async def key_update(rt: Runtime, caller: Caller, body: UpdateKey, once: Once) -
     async with rt.db.transaction() as tx:
         named = await named_keys.find(tx, body.key)
         await named_keys.lock(tx, named)
-        await key_terms.change(tx, *await named_keys.view(tx, named), body, _by(caller))
+        await key_terms.change(tx, *await named_keys.view(tx, named), body, caller.by)
         details = body.logged() | {"team_id": named.team_id}
         await audit.record(tx, caller.actor, "updated_key", "key", str(named.id), details)
         return await once.keep(tx, await _changed(tx, body.key, named))
@@ -85,7 +85,7 @@ async def key_regenerate(rt: Runtime, caller: Caller, body: RegenerateKey, once:
         named = await named_keys.find(tx, body.key)
         replaced = await named_keys.lock(tx, named)
         secret, _ = await new_key.replace_secret(
-            tx, named.team_id, named.id, replaced=replaced, grace_s=body.grace_s, by=_by(caller)
+            tx, named.team_id, named.id, replaced=replaced, grace_s=body.grace_s, by=caller.by
         )
         details = {"team_id": named.team_id, "grace_s": body.grace_s}
         await audit.record(tx, caller.actor, "rotated_key", "key", str(named.id), details)
@@ -127,7 +127,7 @@ async def _set_blocked(rt: Runtime, caller: Caller, body: OneKey, once: Once, *,
     async with rt.db.transaction() as tx:
         named = await named_keys.find(tx, body.key)
         await named_keys.lock(tx, named)
-        await keys.change(tx, named.id, {"blocked": blocked, "updated_by": _by(caller)})
+        await keys.change(tx, named.id, {"blocked": blocked, "updated_by": caller.by})
         action = "blocked_key" if blocked else "unblocked_key"
         await audit.record(tx, caller.actor, action, "key", str(named.id), {"team_id": named.team_id})
         return await once.keep(tx, await _changed(tx, body.key, named))
@@ -149,7 +149,3 @@ async def _revoked(tx: Tx, caller: Caller, key: Named) -> bool:
 def _each_once(found: list[Named]) -> list[Named]:
     """In the order in which their rows are locked everywhere."""
     return sorted({key.id: key for key in found}.values(), key=lambda key: key.id)
-
-
-def _by(caller: Caller) -> str:
-    return caller.actor.user_id if caller.actor else ""

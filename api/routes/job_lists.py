@@ -82,7 +82,10 @@ async def list_job_summaries(rt: Runtime, request: Request, team_id: str, query:
 
 @endpoint("admin:r", answers=JobDetailOut)
 async def look_into_job(rt: Runtime, request: Request, team_id: str, job_id: str, query: DetailQuery) -> Reply:
-    """A job of a team with its calls, oldest first; prompts and answers are there while they are kept."""
+    """A job of a team with its calls, oldest first; prompts and answers are there while they are kept.
+
+    Where those are long, a page has fewer calls than its limit: the `Link` header goes on behind them.
+    """
     id_ = ids.parse(job_id)
     if id_ is None:
         raise BadRequest(f"Invalid job_id format: {job_id}")
@@ -92,7 +95,7 @@ async def look_into_job(rt: Runtime, request: Request, team_id: str, job_id: str
             raise NotFound(f"Job '{job_id}' not found for team '{team_id}'")
         calls = await job_lists.calls_of(tx, id_, limit=query.limit, offset=query.offset)
     body = {"job": summary(row), "calls": [call_detail(call) for call in calls]}
-    return Reply(body=body, headers=next_link(request, query, row.calls_total))
+    return Reply(body=body, headers=next_link(request, query, row.calls_total, shown=len(calls)))
 
 
 async def _page(

@@ -16,13 +16,14 @@ from api.http import endpoint
 from api.lists import next_link
 from api.once import Once, still_running
 from api.replies import Reply
+from api.wire.batches import checked_metadata
 from api.wire.calls import CallIn
 from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
 from api.wire.jobs import CancelIn, CompleteIn, CostsQuery, JobIn, MetadataIn, WaitQuery
 from shared import attempts, calls, clock, deliveries, ids, intake, jobs, money
 from shared.db import Tx
 from shared.ending import End, end_job
-from shared.errors import Conflict, Forbidden, NotFound
+from shared.errors import Conflict, Forbidden, Invalid, NotFound
 from shared.jobs import Job, JobView
 from shared.keys import Key
 from shared.models import Route
@@ -105,6 +106,8 @@ async def complete_job(
             raise Conflict(
                 f"Job has {owned.unfinished} unfinished {calls_}", headers={"Retry-After": "1", **wanted.headers}
             )
+        if not owned.is_final:
+            _check_batch_metadata(owned, body.metadata or {})
         return not owned.is_final
 
     await end_job(rt, id_, end, may_end)
@@ -130,10 +133,11 @@ async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, o
 
 @endpoint("team", answers=MetadataOut)
 async def patch_metadata(rt: Runtime, caller: Caller, job_id: str, body: MetadataIn) -> dict[str, Any]:
-    """Merge into the job's metadata, shallow; also after its end."""
+    """Merge into the job's metadata, shallow; also after its end. A batch's stays 16 short strings at most."""
     id_, key = parse_id(job_id, "Job not found"), caller.team
     async with rt.db.hot_transaction() as tx:
         job = _owned((await jobs.lock(tx, [id_])).get(id_), key.team_id)
+        _check_batch_metadata(job, body.metadata)
         job.metadata = intake.merged_metadata(job.metadata, body.metadata)
         await jobs.save(tx, [job])
         changed = await jobs.read(tx, id_)
@@ -263,6 +267,15 @@ def _owned(job: Job | None, team_id: str) -> Job:
     if job.team_id != team_id:
         raise Forbidden("Job does not belong to your team")
     return job
+
+
+def _check_batch_metadata(job: Job, new: dict[str, Any]) -> None:
+    """Raises Invalid when `new` would make a batch's metadata what /v1/batches does not take."""
+    if job.is_batch and new:
+        try:
+            checked_metadata({**job.metadata, **new})
+        except ValueError as error:
+            raise Invalid.at(("body", "metadata"), f"of a batch {error}", "value_error") from None
 
 
 async def _closing(rt: Runtime, job_id: UUID) -> dict[str, Any]:

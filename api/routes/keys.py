@@ -33,7 +33,7 @@ async def create_key(rt: Runtime, caller: Caller, team_id: str, body: CreateKey,
     secret = body.virtual_key or credentials.new_virtual_key()
     async with rt.db.transaction() as tx:
         await tenants.lock_team(tx, team_id)
-        key_id = await new_key.store(tx, team_id, secret, new_key.terms_of(body, _by(caller)))
+        key_id = await new_key.store(tx, team_id, secret, new_key.terms_of(body, caller.by))
         if body.duration is not None:
             await new_key.set_expiry(tx, key_id, body.duration)
         await new_key.change_budget(tx, key_id, body)
@@ -69,7 +69,7 @@ async def change_key(rt: Runtime, caller: Caller, team_id: str, key_id: str, bod
     """Set what was sent; requests see it within a second."""
     id_ = parse_id(key_id, UNKNOWN)
     sent = body.model_fields_set
-    columns = {name: getattr(body, name) for name in new_key.TERMS if name in sent} | {"updated_by": _by(caller)}
+    columns = {name: getattr(body, name) for name in new_key.TERMS if name in sent} | {"updated_by": caller.by}
     async with rt.db.transaction() as tx:
         await _lock(tx, team_id, id_)
         await new_key.change(tx, id_, columns)
@@ -127,13 +127,9 @@ async def rotate_key(
 async def _rotated(tx: CoreTx, caller: Caller, team_id: str, key_id: UUID, grace_s: int) -> dict[str, Any]:
     replaced = await _lock(tx, team_id, key_id)
     secret, ends_at = await new_key.replace_secret(
-        tx, team_id, key_id, replaced=replaced, grace_s=grace_s, by=_by(caller)
+        tx, team_id, key_id, replaced=replaced, grace_s=grace_s, by=caller.by
     )
     return {"team_id": team_id, "virtual_key": secret, "previous_key_expires_at": iso(ends_at)}
-
-
-def _by(caller: Caller) -> str:
-    return caller.actor.user_id if caller.actor else ""
 
 
 async def _lock(tx: Tx, team_id: str, key_id: UUID) -> tuple[bytes, str]:

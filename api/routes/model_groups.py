@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from starlette.requests import Request
 
 from api import model_objects
+from api.alias_locks import lock_aliases
 from api.auth import Caller
 from api.fields import MAX_INT4, Absent, AliasName, Description, Id, Title
 from api.http import endpoint
@@ -178,5 +179,7 @@ async def _set_models(
         if await model_aliases.create(tx, columns):
             details = {"litellm_model": columns["litellm_model"], "model_group": group_name}
             await audit.record(tx, caller.actor, "created_alias", "alias", name, details)
+    # One may have been deleted again since.
+    await lock_aliases(tx, list(wanted))
     await model_groups.set_members(tx, group_name, list(wanted), list(wanted.values()))
     return wanted

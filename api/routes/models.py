@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 
 from api import model_objects
+from api.alias_locks import lock_aliases
 from api.auth import Caller
 from api.http import endpoint
 from api.lists import Page, next_link
@@ -36,7 +37,7 @@ async def create_alias(rt: Runtime, caller: Caller, body: CreateAlias, once: Onc
     named = {"alias": body.alias, "display_name": body.alias}
     async with rt.db.transaction() as tx:
         await _lock_groups(tx, body.access_groups)
-        await _lock_aliases(tx, body.fallbacks)
+        await lock_aliases(tx, body.fallbacks)
         if not await model_aliases.create(tx, {**named, **columns}):
             raise BadRequest(f"Model alias '{body.alias}' already exists")
         await _join_groups(tx, body.access_groups, body.alias)
@@ -80,15 +81,12 @@ async def change_alias(rt: Runtime, caller: Caller, alias: str, body: ChangeAlia
         raise Invalid.not_supported_yet("body", "alias")
     columns = await columns_of(rt, alias, body)
     async with rt.db.transaction() as tx:
-        in_groups = "access_groups" in body.model_fields_set
-        await _lock_groups(tx, body.access_groups)
-        if not names.is_alias(alias):
-            raise NotFound(f"Model alias '{alias}' not found")
-        await _lock_aliases(tx, [alias, *body.fallbacks])
+        left = await _left_groups(tx, alias, body)
+        await _lock_groups(tx, body.access_groups, left)
+        await lock_aliases(tx, [alias, *body.fallbacks])
         await model_aliases.change(tx, alias, columns)
-        if in_groups:
-            await model_groups.leave_others(tx, body.access_groups, alias)
-            await _join_groups(tx, body.access_groups, alias)
+        await model_groups.leave(tx, left, alias)
+        await _join_groups(tx, body.access_groups, alias)
         await audit.record(tx, caller.actor, "updated_alias", "alias", alias, _details(body, columns))
     async with rt.db.statement() as tx:
         return await _alias_with_usage(rt, tx, await _alias(tx, alias))
@@ -116,18 +114,19 @@ async def _alias(tx: Tx, alias: str) -> Alias:
     return found
 
 
-async def _lock_groups(tx: CoreTx, groups: Sequence[str]) -> None:
-    there = await model_groups.lock(tx, groups)
+async def _lock_groups(tx: CoreTx, groups: Sequence[str], left: Sequence[str] = ()) -> None:
+    """left: locked with them, in one order; no matter whether they are still there. Raises NotFound."""
+    there = await model_groups.lock(tx, [*groups, *left])
     for group in groups:
         if group not in there:
             raise NotFound(f"Model access group '{group}' not found")
 
 
-async def _lock_aliases(tx: CoreTx, aliases: Sequence[str]) -> None:
-    there = await model_aliases.lock(tx, aliases)
-    for alias in aliases:
-        if alias not in there:
-            raise NotFound(f"Model alias '{alias}' not found")
+async def _left_groups(tx: Tx, alias: str, body: ChangeAlias) -> list[str]:
+    """The groups that the change takes the alias out of. Raises NotFound."""
+    there = (await _alias(tx, alias)).access_groups
+    is_given = "access_groups" in body.model_fields_set
+    return [group for group in there if group not in body.access_groups] if is_given else []
 
 
 async def _join_groups(tx: CoreTx, groups: list[str], alias: str) -> None:

@@ -30,8 +30,6 @@ from shared.errors import BadRequest, Forbidden
 from shared.organizations import Organization
 from shared.runtime import Runtime
 
-DONE = {"suspended": "suspended", "active": "resumed", "paused": "paused"}
-
 
 @endpoint("admin:w", answers=NewOrganizationOut)
 async def create_organization(rt: Runtime, caller: Caller, body: CreateOrganization, once: Once) -> dict[str, Any]:
@@ -114,7 +112,9 @@ async def set_organization_status(
         previous = await tenants.lock_organization(tx, org_id)
         await organizations.change(tx, org_id, {"status": body.status, "paused_until": None})
         details = {"reason": body.reason, "previous_status": previous}
-        await audit.record(tx, caller.actor, f"{DONE[body.status]}_organization", "organization", org_id, details)
+        await audit.record(
+            tx, caller.actor, f"{tenants.DONE[body.status]}_organization", "organization", org_id, details
+        )
         found = await tenants.find_organization(tx, org_id)
     return {
         "organization_id": org_id,

@@ -11,7 +11,7 @@ from api.once import Once
 from api.wire.team_bodies import PauseTeam, SetGroups, SetMarkup
 from api.wire.teams import AccessGroupsOut, MarkupOut, ModelGroupsOut, TeamStatusOut
 from shared import audit, credit_accounts, teams
-from shared.errors import Invalid
+from shared.errors import Conflict, Invalid
 from shared.runtime import Runtime
 from shared.teams import Team
 
@@ -30,7 +30,7 @@ async def resume_team(rt: Runtime, caller: Caller, team_id: str, body: WithReaso
 
 @endpoint("admin:w", answers=TeamStatusOut)
 async def pause_team(rt: Runtime, caller: Caller, team_id: str, body: PauseTeam, once: Once) -> dict[str, Any]:
-    """Ask the team's clients to come again later; ends by itself at `until`."""
+    """Ask the team's clients to come again later; ends by itself at `until`. A suspended team is resumed first."""
     return await _set_status(rt, caller, team_id, "paused", body.reason, once, until=body.until)
 
 
@@ -81,9 +81,6 @@ async def set_markup(rt: Runtime, caller: Caller, team_id: str, body: SetMarkup)
     }
 
 
-DONE = {"suspended": "suspended", "active": "resumed", "paused": "paused"}
-
-
 async def _set_status(
     rt: Runtime,
     caller: Caller,
@@ -94,9 +91,12 @@ async def _set_status(
     *,
     until: datetime | None = None,
 ) -> dict[str, Any]:
-    done = DONE[status]
+    done = tenants.DONE[status]
     async with rt.db.transaction() as tx:
         await tenants.lock_team(tx, team_id)
+        # The end of a pause would be the end of the suspension.
+        if status == "paused" and (await tenants.find_team(tx, team_id)).status == "suspended":
+            raise Conflict(f"Team '{team_id}' is suspended: resume it before it is paused")
         if not await teams.set_status(tx, team_id, status, until=until):
             raise Invalid.at(["body", "until"], "must be in the future", "value_error.past")
         details = {"reason": reason, "until": until}

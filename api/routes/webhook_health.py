@@ -3,6 +3,7 @@
 from typing import Any
 
 from api.http import endpoint
+from api.webhook_objects import rounded
 from api.wire.webhook_health import WebhookHealthOut
 from shared import clock, delivery_health, delivery_lists
 from shared.runtime import Runtime
@@ -19,15 +20,11 @@ async def read_webhook_health(rt: Runtime) -> dict[str, Any]:
         "counted_since": clock.iso(found.counted_since),
         "deliveries": {str(state): count for state, count in found.outcomes.items()},
         "waiting": standing.waiting,
-        "oldest_undelivered_age_s": _rounded(found.oldest_undelivered_age_s),
-        "first_attempt_p50_ms": _rounded(found.first_attempt_p50_ms),
-        "first_attempt_p95_ms": _rounded(found.first_attempt_p95_ms),
+        "oldest_undelivered_age_s": rounded(found.oldest_undelivered_age_s),
+        "first_attempt_p50_ms": rounded(found.first_attempt_p50_ms),
+        "first_attempt_p95_ms": rounded(found.first_attempt_p95_ms),
         "circuits": {"open": standing.open, "half_open": standing.half_open},
         "full_queues": standing.full_queues,
         "endpoints": standing.endpoints,
         "disabled_by_reason": standing.disabled,
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(max(0.0, value), 3)

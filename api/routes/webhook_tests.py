@@ -11,6 +11,7 @@ from api.desk import Desk
 from api.http import endpoint
 from api.once import Once
 from api.webhook_access import find_endpoint
+from api.webhook_objects import rounded
 from api.wire.webhook_bodies import SendTest, StatsQuery
 from api.wire.webhooks import TestedOut, WebhookStatsOut
 from shared import audit, clock, event_types, ids, sample_deliveries, webhook_endpoints, webhook_stats
@@ -81,11 +82,7 @@ def _stats(stats: Stats) -> dict[str, Any]:
         "delivered": stats.delivered,
         "failing": stats.failing,
         "exhausted": stats.exhausted,
-        "oldest_undelivered_age_s": _rounded(stats.oldest_undelivered_age_s),
-        "first_attempt_p50_ms": _rounded(stats.first_attempt_p50_ms),
-        "first_attempt_p95_ms": _rounded(stats.first_attempt_p95_ms),
+        "oldest_undelivered_age_s": rounded(stats.oldest_undelivered_age_s),
+        "first_attempt_p50_ms": rounded(stats.first_attempt_p50_ms),
+        "first_attempt_p95_ms": rounded(stats.first_attempt_p95_ms),
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(max(0.0, value), 3)

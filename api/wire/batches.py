@@ -42,8 +42,11 @@ def _known_window(value: object) -> object:
     return value
 
 
-def _few_short_strings(value: object) -> object:
-    """One sentence for all that can be wrong with it: names that only the client knows are not said again."""
+def checked_metadata(value: object) -> object:
+    """A batch's metadata as it was given. Raises ValueError.
+
+    One sentence for all that can be wrong with it: names that only the client knows are not said again.
+    """
     pairs = value.items() if isinstance(value, dict) else [(value, value)]
     is_short = all(isinstance(v, str) and len(str(k)) <= MOST_KEY and len(v) <= MOST_VALUE for k, v in pairs)
     if not isinstance(value, dict) or len(value) > MOST_PAIRS or not is_short:
@@ -69,7 +72,7 @@ def _with_commas(value: object) -> object:
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=MOST_KEY)], Annotated[str, Field(max_length=MOST_VALUE)]],
     Field(max_length=MOST_PAIRS),
-    BeforeValidator(_few_short_strings),
+    BeforeValidator(checked_metadata),
 ]
 Retried = Literal["failed", "expired", "cancelled"]
 UNLESS_TOLD: tuple[Retried, ...] = ("failed", "expired")
@@ -249,7 +252,7 @@ class BatchOut(Answer):
     cancelled_at: UnixTime | None
     request_counts: RequestCounts
     usage: BatchUsage
-    metadata: dict[str, Any]
+    metadata: Metadata
     job_id: str
     retry_of: BatchId | None
     cost_usd: Usd

@@ -9,6 +9,9 @@ from shared.states import CallState, Outcome
 
 State = Literal[CallState.PENDING, CallState.IN_PROGRESS, CallState.COMPLETED, CallState.FAILED, CallState.CANCELLED]
 UsageSource = Literal["provider", "estimated", "none"]
+QueuePosition = Annotated[
+    int, Field(ge=1, description="Of a pending call among its team's; null far behind, and of a batch's line.")
+]
 
 
 class CallUsageDetails(Answer):
@@ -96,7 +99,7 @@ class CallFacts(Answer):
     deadline_at: Time
     attempt_count: Count
     queue_ms: Count | None
-    queue_position: int | None
+    queue_position: QueuePosition | None
     cost_usd: Usd
     usage_source: UsageSource | None
     call_metadata: Metadata | None
@@ -176,5 +179,5 @@ class WaitingOut(Answer):
     status: State
     status_url: str
     created_at: Time
-    queue_position: int | None
-    estimated_wait_s: float | None
+    queue_position: QueuePosition | None
+    estimated_wait_s: Annotated[float, Field(description="For how long calls wait for a worker now, at least 1.")]

@@ -7,6 +7,9 @@ from pydantic import Field
 from api.lists import Dated, DatedPage
 from api.wire.answers import Answer, Count, Usd
 from api.wire.job_lists import UsageJob
+from shared.usage import MOST_USERS
+
+DEAREST = f"The end users whose jobs cost most, at most {MOST_USERS:,}."
 
 Day = Annotated[str, Field(json_schema_extra={"format": "date"})]
 Period = Annotated[str, Field(description="YYYY-MM or YYYY-MM-DD; without it and without dates the current month")]
@@ -63,7 +66,7 @@ class TeamUsageOut(Answer):
     summary: TeamSummary
     job_types: dict[str, CountAndCost]
     by_job_type: dict[str, Count]
-    by_user: dict[str, CountAndCost]
+    by_user: Annotated[dict[str, CountAndCost], Field(max_length=MOST_USERS, description=DEAREST)]
     jobs: list[UsageJob]
     total: Count
     limit: Count

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field
 
-from api.fields import Absent, Moment, moment, once
+from api.fields import Absent, Moment, each_once, moment
 from api.lists import Page
 from api.wire.event_log import SINCE
 from shared import event_types
@@ -71,7 +71,7 @@ class Terms(BaseModel):
     timeout_s, retry_schedule_s, max_rate_per_s, max_concurrency: null stands for the default.
     """
 
-    events: Annotated[list[str], Field(min_length=1, max_length=50), AfterValidator(once)] = list(
+    events: Annotated[list[str], Field(min_length=1, max_length=50), AfterValidator(each_once)] = list(
         event_types.JOB_DEFAULT
     )
     is_active: bool = True

@@ -10,7 +10,7 @@
 --              -> {refused by (0 nothing, else 2 * subject - 1 its requests, 2 * subject its tokens),
 --                  µs until it would pass, now, and of each subject:
 --                  requests counted, when the oldest leaves, tokens counted, when the oldest leave}
---   give_back  ids -> how many of them were still counted
+--   give_back  ids -> {how many of them were still counted, now, and of each subject as take}
 --   settle     id and tokens of each call -> how often one of them was still counted by a subject
 -- Units: µs of Redis's own clock, whole tokens. What was counted exactly one window ago has left.
 -- Fails closed: when this cannot run, limited teams and keys get 503.
@@ -147,14 +147,16 @@ local function take()
 end
 
 local function give_back()
-  local removed = 0
+  local now, removed, answer = redis_now(), 0, {}
   for _, subject in ipairs(subjects()) do
+    forget_until(subject, now - window)
     for i = 3, #ARGV do
       local tokens_removed = forget_tokens(subject, ARGV[i])
       removed = removed + math.max(redis.call('ZREM', subject.requests, ARGV[i]), tokens_removed)
     end
+    standing(subject, now, answer)
   end
-  return removed
+  return { removed, now, unpack(answer) }
 end
 
 local function settle()

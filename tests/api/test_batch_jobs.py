@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from shared import ids
-from tests.api.admin import made, refusal
+from tests.api.admin import made, refusal, wrong_place
 from tests.ended_lines import begun, more
 from tests.scene import HELLO, Scene, Team
 
@@ -77,6 +77,18 @@ async def test_no_call_is_added_to_it(scene: Scene, team: Team, batch: UUID, pat
 async def test_a_client_does_not_complete_it(team: Team, batch: UUID):
     assert refusal(await team.complete(str(batch))) == (409, "Job is a batch: it ends with its lines")
     assert (await team.read(str(batch)))["status"] == "in_progress"
+
+
+async def test_its_metadata_stays_what_batches_take(scene: Scene, team: Team, batch: UUID):
+    path = f"/jobs/{batch}/metadata"
+    made(await team.send("PATCH", path, {"metadata": {"for": "reports"}}))
+    for wrong in ({"deep": [1]}, {"long": "x" * 513}, {f"n{n}": "" for n in range(16)}):
+        assert wrong_place(await team.send("PATCH", path, {"metadata": wrong})) == ["body", "metadata"], wrong
+        failed = await team.complete(str(batch), status="failed", metadata=wrong)
+        assert wrong_place(failed) == ["body", "metadata"], wrong
+    own = {"Authorization": f"Bearer {team.key}"}
+    shown = made(await scene.client.get(f"/v1/batches/{ids.batch(batch)}", headers=own))
+    assert (shown["metadata"], shown["status"]) == ({"for": "reports"}, "in_progress")
 
 
 async def test_cancelled_as_a_job_it_is_cancelled_as_a_batch(scene: Scene, team: Team, batch: UUID):

@@ -294,8 +294,9 @@ async def test_a_repeat_of_lines_compares_their_bytes(scene: Scene, team: Team):
     query = f"?endpoint={CHAT}&completion_window=24h"
     own = {"Content_Type": "application/x-ndjson", "Idempotency_Key": "k"}
     first = shown(await send(team, "POST", query, content=ndjson(items(team, "a")), **own))
+    scene.app.state.desk.door.is_closed = True
     again = shown(await send(team, "POST", query, content=ndjson(items(team, "a")), **own))
-    assert again["id"] == first["id"]
+    assert again["id"] == first["id"], "also of a process that is closing"
     other = await send(team, "POST", query, content=ndjson(items(team, "b")), **own)
     assert problem(other)[3] == "idempotency_key_reused"
     assert (await scene.row("select count(*) as n from files where team_id = :id", id=team.id)).n == 1
@@ -355,8 +356,17 @@ async def test_rate_limits_do_not_count_a_batch_but_one_of_0_refuses_it(scene: S
 
 
 async def test_a_closing_process_takes_no_batch_and_keeps_no_lines(scene: Scene, team: Team):
+    query, sent = f"?endpoint={CHAT}&completion_window=24h", []
+    own = {"Authorization": f"Bearer {team.key}", "Content-Type": NDJSON}
+
+    async def lines() -> AsyncIterator[bytes]:
+        sent.append(True)
+        yield ndjson(items(team, "a"))
+
     scene.app.state.desk.door.is_closed = True
     assert problem(await create(team, "a"))[0] == 503
+    found = await scene.client.post(f"/v1/batches{query}", content=lines(), headers=own)
+    assert (found.status_code, sent) == (503, []), "the lines are not even read"
     assert await scene.rows("select id from files where team_id = :id", id=team.id) == []
 
 

@@ -149,6 +149,13 @@ async def test_a_body_that_hides_its_length_is_413_too(scene: Scene, team: Team,
     assert refusal(answer) == (413, "Request body too large")
 
 
+@pytest.mark.parametrize(("size", "status"), [(64 * 1024, 401), (64 * 1024 + 1, 413)])
+async def test_of_somebody_who_is_not_known_only_a_short_body_is_taken_in(scene: Scene, size: int, status: int):
+    body = b'{"email":"nobody@example.com","password":"wrong"}'
+    found = await scene.client.post("/api/admin-users/login", content=body.ljust(size))
+    assert found.status_code == status
+
+
 async def test_the_body_is_json_whatever_its_content_type_says(team: Team, job_id: str):
     body = b'{"messages":[{"role":"user","content":"Hello"}]}'
     answer = await send_raw(

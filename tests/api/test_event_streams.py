@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,10 @@ import pytest
 
 from api.streams import Pace
 from shared import clock, ids, outbox
+from shared.db import Database
 from shared.events import Event
+from shared.runtime import Runtime
+from tests import scene as scenes
 from tests.api.admin import refusal
 from tests.api.listening import Listener, following, listening
 from tests.scene import HELLO, Scene, Team
@@ -207,18 +210,29 @@ async def test_a_reader_that_takes_nothing_is_dropped(scene: Scene, team: Team):
     assert not heard.is_over
 
 
-async def test_a_stream_outlives_its_database(scene: Scene, team: Team):
-    patient(scene, silence_s=0.1)
+@pytest.fixture
+async def losing(runtime: Runtime) -> AsyncIterator[Scene]:
+    """A scene whose connections may be ended: nobody else has any of that name."""
+    db = Database(runtime.settings.database_url, pool=4, name="waybill-losing")
+    async with scenes.opened(replace(runtime, db=db)) as scene:
+        scene.live = True
+        yield scene
+    await db.close()
+
+
+async def test_a_stream_outlives_its_database(losing: Scene):
+    patient(losing, silence_s=0.1)
+    team = await losing.team()
     async with stream(team) as heard:
         await team.job()
         await heard.until(1)
         for _ in range(3):
-            await scene.rows(
+            await losing.rows(
                 "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where application_name = 'waybill-test' and pid <> pg_backend_pid()"
+                " where application_name = 'waybill-losing' and pid <> pg_backend_pid()"
             )
             await asyncio.sleep(0.02)
-        made = await recorded(scene, team, 3)
+        made = await recorded(losing, team, 3)
         while len(told(heard)) < 4:
             await heard.until(len(heard.frames) + 1)
     assert heard_ids(heard)[1:] == made

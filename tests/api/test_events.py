@@ -180,7 +180,7 @@ async def test_an_empty_page_is_held_until_something_comes(scene: Scene, team: T
     await team.job()
     after = (await events(team))["next_after"]
     waiting = [asyncio.create_task(events(team, f"after={after}&wait=20&types=job.started")) for _ in range(3)]
-    preferring = asyncio.create_task(team.get(f"/events?after={after}", Prefer="wait=90"))
+    preferring = asyncio.create_task(team.get(f"/events?after={after}", Prefer="wait=900"))
     await following(scene, 4)
     await team.job(calls=[{"messages": HELLO}])
     async with asyncio.timeout(5):
@@ -188,7 +188,7 @@ async def test_an_empty_page_is_held_until_something_comes(scene: Scene, team: T
         preferred = await preferring
     assert [types_of(page) for page in found] == [["job.started"]] * 3
     assert types_of(preferred.json())[0] == "job.created"
-    assert preferred.headers["Preference-Applied"] == "wait=60"
+    assert preferred.headers["Preference-Applied"] == "wait=600"
     assert scene.app.state.desk.log.following == 0
 
 

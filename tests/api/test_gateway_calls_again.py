@@ -115,7 +115,7 @@ async def test_the_deadline_is_answered_in_words(scene: Scene, team: Team):
 
 async def test_a_call_that_nobody_took_is_given_up_at_its_deadline(scene: Scene, team: Team):
     scene.live = False
-    late = await ask(team, timeout=0.1)
+    late = await ask(team, timeout=0.1, Idempotency_Key="k")
     assert problem(late) == (504, "timeout_error", None, "deadline_exceeded")
     assert said(late) == "LLM call failed: deadline exceeded"
     assert not scene.provider.asked
@@ -134,9 +134,12 @@ async def test_a_call_that_is_cancelled_meanwhile_is_a_conflict(scene: Scene, te
     assert found.json()["error"]["provider"] is None
 
 
-async def test_who_waits_while_the_process_closes_is_told_where_the_call_goes_on(scene: Scene, team: Team):
+@pytest.mark.parametrize("more", [{}, {"Idempotency_Key": "k"}], ids=["no key", "key"])
+async def test_who_waits_while_the_process_closes_is_told_where_the_call_goes_on(
+    scene: Scene, team: Team, more: dict[str, str]
+):
     scene.provider.held.clear()
-    waiting = asyncio.create_task(ask(team))
+    waiting = asyncio.create_task(ask(team, **more))
     await scene.provider.until_asked(1)
     await scene.app.state.desk.waiters.close()
     found = await waiting

@@ -103,6 +103,15 @@ async def test_without_postgres_it_is_unhealthy_at_once(scene: Scene):
         assert (await client.get("/olla/litellm/health/readiness")).json()["status"] == "unhealthy"
 
 
+async def test_models_that_are_known_are_told_to_a_caller_who_cannot_be_looked_up(scene: Scene):
+    await scene.api.alias(api_key="sk-provider", **PRICES)
+    async with served(scene, database_url=NO_POSTGRES) as client:
+        app = client._transport.app  # type: ignore[attr-defined]
+        app.state.model_health = ModelHealth(scene.rt)
+        answer = await client.get(HEALTH, headers={"Authorization": "Bearer sk-unknown"})
+        assert numbers(answer) == [200, "healthy", 1, 1, 0, 0, 0]
+
+
 async def test_the_probes_are_there_under_the_prefix(scene: Scene):
     for path in ("readiness", "liveness", "liveliness"):
         there, here = [await scene.client.get(f"{prefix}/health/{path}") for prefix in ("", "/olla/litellm")]

@@ -230,6 +230,20 @@ async def test_redis_may_be_emptied(scene: Scene, team: Team):
     assert (await team.post("/jobs/create", new_job(team), Idempotency_Key="wiped")).content == first.content
 
 
+async def test_a_cancel_that_is_repeated_tells_no_text_that_is_erased_by_now(scene: Scene, team: Team):
+    scene.live = True
+    job_id = (await team.job())["job_id"]
+    made = await team.post(f"/jobs/{job_id}/llm-call", {"messages": HELLO})
+    path, id_ = f"/jobs/{job_id}/calls/{made.json()['call_id']}/cancel", UUID(made.json()["call_id"])
+    first = await team.post(path, Idempotency_Key="k")
+    again = await team.post(path, Idempotency_Key="k")
+    assert (first.json()["response"]["content"], again.json()) == ("Paris", first.json())
+    assert again.headers["idempotent-replayed"] == "true"
+    await scene.rows("delete from call_payloads where call_id = :id returning call_id", id=id_)
+    erased = await team.post(path, Idempotency_Key="k")
+    assert (erased.status_code, erased.json()["response"]) == (200, None)
+
+
 async def test_an_expired_key_is_a_new_one(scene: Scene, team: Team):
     first = await team.post("/jobs/create", new_job(team), Idempotency_Key="old")
     await scene.rows("update idempotency_keys set expires_at = app_now() returning scope")

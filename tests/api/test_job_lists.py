@@ -9,11 +9,12 @@ import pytest
 
 from api.wire.job_lists import JobDetailOut, JobsOut, JobSummariesOut, TeamJobsOut
 from shared.clock import iso
+from shared.job_lists import MOST_TEXT_BYTES
 from shared.money import usd
 from tests.api import past as past_
 from tests.api.admin import made, refusal, unique, wrong_place
 from tests.api.past import FIRST, PastJob
-from tests.scene import Scene, Team
+from tests.scene import HELLO, Scene, Team
 
 SECOND_DAY = FIRST + timedelta(days=1)
 NOON = FIRST + timedelta(days=1, hours=12)
@@ -255,6 +256,20 @@ async def test_a_job_looked_into_shows_prompt_and_answer_while_they_are_kept(sce
     await scene.rows("delete from call_payloads where call_id = :id returning call_id", id=UUID(call["call_id"]))
     [erased] = made(await scene.api.get(path))["calls"]
     assert (erased["request_data"], erased["response_data"]) == (None, None)
+
+
+async def test_a_page_of_a_job_looked_into_ends_where_its_texts_grow_long(scene: Scene):
+    team = await scene.team()
+    job = await team.job(calls=[{"messages": HELLO}] * 3)
+    ids = [UUID(call["call_id"]) for call in job["calls"]]
+    long = "update call_payloads set request = json_build_object('a', repeat('x', :bytes))"
+    await scene.rows(f"{long} where call_id = any(:ids) returning call_id", ids=ids, bytes=MOST_TEXT_BYTES // 2)
+    seen, path = [], f"/jobs/teams/{team.id}/{job['job_id']}"
+    while path:
+        page = await scene.api.get(path)
+        seen.append([call["call_id"] for call in made(page)["calls"]])
+        path = page.links.get("next", {}).get("url", "").removeprefix("/api")
+    assert seen == [[str(id_)] for id_ in ids]
 
 
 async def test_a_job_of_another_team_is_not_looked_into(scene: Scene, past: Past):

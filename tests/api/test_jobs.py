@@ -161,6 +161,7 @@ async def test_an_unfinished_call_says_so(scene: Scene, team: Team):
     }  # fmt: skip
     assert accepted.headers["location"] == waiting["status_url"] == f"/api/jobs/{job_id}/calls/{waiting['call_id']}"
     assert 1 <= int(accepted.headers["retry-after"]) <= 60
+    assert waiting["estimated_wait_s"] == int(accepted.headers["retry-after"])
 
     read = await team.get(f"/jobs/{job_id}/calls/{waiting['call_id']}")
     shown = read.json()
@@ -168,6 +169,26 @@ async def test_an_unfinished_call_says_so(scene: Scene, team: Team):
     assert [shown[name] for name in ("response", "choices", "usage", "id", "created")] == [None] * 5
     job = await team.read(job_id)
     assert (job["status"], job["counts"]) == ("in_progress", {**NO_CALLS, "total": 1, "pending": 1})
+
+
+async def test_a_pending_call_knows_its_place_in_the_queue(scene: Scene, team: Team):
+    scene.live = False
+    job_id = (await team.job())["job_id"]
+    first, second, third = [await team.call(job_id) for _ in range(3)]
+
+    async def places() -> list[int | None]:
+        return [(await team.read(job_id, call))["queue_position"] for call in (first, second, third)]
+
+    assert await places() == [1, 2, 3]
+    await scene.rows("update calls set rung_at = null where id = :id returning id", id=UUID(second))
+    assert await places() == [1, 3, 2], "those whose bell has rung come first"
+    path = f"/jobs/{job_id}/calls/{second}"
+    tag = (await team.get(path)).headers["etag"]
+    await scene.work_on(first)
+    assert await places() == [None, 2, 1]
+    assert (await team.get(path, If_None_Match=tag)).status_code == 304, "nothing has happened to this call"
+    waited = await team.post(f"/jobs/{job_id}/llm-call", {"messages": HELLO}, Prefer="wait=0.05")
+    assert (waited.status_code, waited.json()["queue_position"]) == (202, 2)
 
 
 async def test_an_admin_also_sees_attempts_and_provider_costs(scene: Scene):

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.api.admin import refusal
+from tests.api.gateway import ask
 from tests.scene import HELLO, Scene, Team
 
 PREFIXES = ("x-ratelimit", "ratelimit")
@@ -91,10 +92,20 @@ async def test_what_is_refused_later_is_given_back_to_team_and_key(scene: Scene,
 
     assert refusal(refused) == (status, detail)
     assert "rate_limit_type" not in refused.headers
+    assert refused.headers["RateLimit-Policy"] == '"team-rpm";q=10;w=60, "key-rpm";q=10;w=60'
+    assert refused.headers["X-RateLimit-Remaining"] == "10"
     if status == 429:
         assert int(refused.headers["Retry-After"]) >= 1
     assert await scene.rows("select id from jobs where team_id = :id", id=team.id) == []
     assert await left(scene, team) == 9
+
+
+async def test_who_cannot_pay_reads_his_limits_on_the_gateway_too(scene: Scene):
+    refused = await ask(await scene.team(credits=0, rpm_limit=10))
+
+    assert refused.status_code == 402
+    assert refused.headers["X-RateLimit-Remaining"] == "10"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "10"
 
 
 async def test_a_team_without_limits_gets_no_such_headers(scene: Scene):

@@ -1,9 +1,14 @@
 """Model groups: the older words for access groups, with priorities, new aliases, and where a call would go."""
 
+import asyncio
+
 import pytest
 
+from api.model_bodies import columns_of_name
+from shared import model_aliases
 from tests.api.admin import Api, made, refusal, unique, wrong_place
 from tests.scene import HELLO, Scene
+from tests.waiting import until
 
 PATH = "/model-groups"
 
@@ -59,6 +64,30 @@ async def test_models_are_replaced_by_a_list_or_an_object(api: Api, bare: bool):
     assert set(found) == {"group_name", "models"}
     assert [(one["model_name"], one["priority"]) for one in found["models"]] == [(b, 3), (a, 5)]
     assert found["models"] == made(await api.get(f"{PATH}/{name}"))["models"]
+
+
+async def test_a_model_deleted_meanwhile_is_told_of(scene: Scene):
+    """While the request waits for another that makes its second model, its first one is deleted."""
+    first, second = (await scene.api.alias())["alias"], unique("zz-the-last")
+    group = (await scene.api.group())["group_name"]
+    models = [{"model_name": first}, {"model_name": second}]
+    async with scene.rt.db.transaction() as tx:
+        await model_aliases.create(tx, columns_of_name(scene.rt.prices, second))
+        change = asyncio.create_task(scene.api.put(f"{PATH}/{group}/models", models))
+        await until_locked(scene)
+        made(await scene.api.send("DELETE", f"/model-aliases/{first}"))
+    assert refusal(await change) == (404, f"Model alias '{first}' not found")
+    assert made(await scene.api.get(f"{PATH}/{group}"))["models"] == []
+
+
+async def test_a_model_being_deleted_does_not_join_a_group(scene: Scene):
+    alias, group = (await scene.api.alias())["alias"], (await scene.api.group())["group_name"]
+    async with scene.rt.db.transaction() as tx:
+        await model_aliases.delete(tx, alias)
+        path = f"/model-access-groups/{group}/models"
+        change = asyncio.create_task(scene.api.put(path, {"model_aliases": [alias]}))
+        await until_locked(scene)
+    assert refusal(await change) == (404, f"Model alias '{alias}' not found")
 
 
 async def test_what_is_wrong_is_told_at_its_place(api: Api):
@@ -137,3 +166,13 @@ async def test_a_call_that_asks_for_the_group_takes_its_models_in_order(scene: S
     done = await team.post(f"/jobs/{job['job_id']}/llm-call", {"messages": HELLO, "model_group": group})
     assert done.status_code == 200, done.text
     assert [call.candidates for call in scene.provider.asked] == [[second, first]]
+
+
+async def until_locked(scene: Scene) -> None:
+    """Return when somebody waits for a lock."""
+
+    async def waits() -> bool:
+        waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        return bool(await scene.rows(waiting))
+
+    await until(waits, "the change to wait", timeout_s=5)

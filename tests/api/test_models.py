@@ -232,11 +232,14 @@ async def test_change_sets_the_fields_given_and_no_others(api: Api):
         "description": None,
         "active": False,
     }
+    before = made(await api.get(f"/model-access-groups/{first}"))
     changed = made(await api.put(path, changes))
     assert (changed["access_groups"], changed["pricing_input"], changed["pricing_output"]) == ([second], 3.0, 2.0)
     assert (changed["display_name"], changed["description"]) == (alias["alias"], None)
     assert (changed["active"], changed["status"]) == (False, "inactive")
-    assert made(await api.get(f"/model-access-groups/{first}"))["model_aliases"] == []
+    left = made(await api.get(f"/model-access-groups/{first}"))
+    assert left["model_aliases"] == []
+    assert left["updated_at"] > before["updated_at"]
     renamed = made(await api.put(path, {"litellm_model": "anthropic/claude-x", "alias": alias["alias"]}))
     assert (renamed["provider"], renamed["actual_model"]) == ("anthropic", "claude-x")
     assert wrong_place(await api.put(path, {"alias": "another"})) == ["body", "alias"]
@@ -319,5 +322,7 @@ async def test_a_team_sees_its_aliases_at_its_prices(api: Api):
         "pricing_cached_input": 15.0,
         "access_groups": [group],
     }
-    closed = await api.get(f"/model-aliases/{alias['alias']}", key=other["virtual_key"])
-    assert refusal(closed) == (404, f"Model alias '{alias['alias']}' not found")
+    unknown = 404, f"Model alias '{alias['alias']}' not found"
+    assert refusal(await api.get(f"/model-aliases/{alias['alias']}", key=other["virtual_key"])) == unknown
+    made(await api.put(f"/model-access-groups/{group}", {"status": "inactive"}))
+    assert refusal(await api.get(f"/model-aliases/{alias['alias']}", key=team["virtual_key"])) == unknown

@@ -92,6 +92,17 @@ async def test_a_pause_without_end_lasts_until_the_team_is_resumed(scene: Scene)
     await refused(team, 200)
 
 
+async def test_a_pause_does_not_end_a_suspension(api: Api):
+    name = (await api.team())["team_id"]
+    made(await api.post(f"/teams/{name}/suspend"))
+    for body in ({"until": ahead(100)}, {}):
+        paused = await api.post(f"/teams/{name}/pause", body)
+        assert refusal(paused) == (409, f"Team '{name}' is suspended: resume it before it is paused")
+    assert made(await api.get(f"/teams/{name}"))["status"] == "suspended"
+    made(await api.post(f"/teams/{name}/resume"))
+    made(await api.post(f"/teams/{name}/pause", {"until": ahead(100)}))
+
+
 @pytest.mark.parametrize(
     "ends_at", ["a moment ago", "2020-01-01T00:00:00Z", "tomorrow", 1_900_000_000, "9999-12-31T00:00:00Z"]
 )

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from api.auth import Caller
-from api.body import BodyStalled, pieces
+from api.body import BodyStalled, pieces, read_body
 from api.open_uploads import MOST_AT_ONCE, TooManyUploads
 from api.uploads import FileTooLarge, Upload, receive_file, stored_body
 from shared import files, keys
@@ -117,6 +117,11 @@ async def test_a_team_sends_so_many_files_at_a_time(scene: Scene, caller: Caller
 async def test_a_client_that_sends_nothing_more_is_not_waited_for():
     with pytest.raises(BodyStalled, match=r"Nothing more of the body came for 0\.01 seconds"):
         await all_of(pieces(Client(BODY[:9], ends=False).request(), SIZE * 2, idle_s=0.01))
+
+
+async def test_nor_is_one_whose_body_is_kept_in_memory():
+    with pytest.raises(BodyStalled):
+        await read_body(Client(BODY[:9], ends=False).request(), SIZE * 2, idle_s=0.01)
 
 
 async def test_a_body_may_not_take_for_ever():

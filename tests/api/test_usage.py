@@ -8,7 +8,7 @@ import pytest
 from api.wire.usage import CostsOut, OrganizationUsageOut, TeamUsageOut
 from shared import usage
 from shared.money import usd
-from shared.usage import Interval, Totals, whole_days
+from shared.usage import MOST_USERS, Interval, Totals, whole_days
 from tests.api import past as past_
 from tests.api.admin import made, refusal, unique, wrong_place
 from tests.api.past import FIRST, PastJob, sums
@@ -170,6 +170,19 @@ async def test_usage_tells_what_jobs_that_really_ran_came_to(scene: Scene):
     }  # fmt: skip
     assert body["by_user"] == {"ann": {"count": 1, "cost_usd": 0.019}}
     assert body["job_types"] == {"mail": {"count": 2, "cost_usd": 0.019}}
+
+
+async def test_of_many_end_users_those_that_cost_most_are_told(scene: Scene):
+    team = await scene.team()
+    await team.job(user_id="user-0")
+    more = """
+        insert into jobs (id, team_id, organization_id, job_type, user_id, client_cost_nanousd)
+        select gen_random_uuid(), team_id, organization_id, job_type, 'user-' || n, n
+          from jobs, generate_series(1, :users) n where team_id = :id returning id"""
+    await scene.rows(more, id=team.id, users=MOST_USERS)
+    body = made(await team.get(f"/teams/{team.id}/usage?limit=1"))
+    assert set(body["by_user"]) == {f"user-{n}" for n in range(1, MOST_USERS + 1)}
+    assert body["total"] == MOST_USERS + 1
 
 
 async def test_a_team_reads_its_own_usage_only(scene: Scene, past: Past):

@@ -1,10 +1,18 @@
 """Four ways to wait for the same thing; what is applied is said, and nobody is held longer than he asked."""
 
 import asyncio
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 
+from api.held_read import held_read
+from api.prefer import Preference
+from api.waiting import Waiters
+from shared import ids, redis_keys
 from tests.scene import HELLO, Scene, Team
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -118,6 +126,44 @@ async def test_with_a_tag_a_read_is_held_until_the_thing_changes(scene: Scene, t
     assert not reading.done()
     scene.provider.held.set()
     assert (await reading).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("headers", "looks", "pause_s"),
+    [([], 2, 0), ([(b"if-none-match", b"*")], 5, 0.01)],
+    ids=["its end", "a change"],
+)
+async def test_only_who_waits_for_a_change_looks_again_and_again(
+    scene: Scene, headers: list[Any], looks: int, pause_s: float
+):
+    waiters = Waiters(scene.rt.db, scene.rt.redis, reread_s=0)
+    paces: list[float] = []
+
+    async def read() -> tuple[dict[str, Any], bool]:
+        paces.append(waiters.reread_s)
+        return {}, len(paces) == 5
+
+    request = Request({"type": "http", "headers": headers})
+    await held_read(waiters, request, ids.new(), Preference(wait_s=0.3, applied=None), read)
+    assert paces == [pause_s] * looks
+
+
+async def test_the_more_clients_wait_for_a_change_the_more_seldom_each_looks(scene: Scene):
+    waiters = scene.app.state.desk.waiters
+    assert waiters.reread_s == 1
+    with ExitStack() as clients:
+        for _ in range(500):
+            clients.enter_context(waiters.rereading())
+        assert waiters.reread_s == 5
+    assert waiters.reread_s == 1
+
+
+async def test_what_nobody_understands_on_the_channel_stops_nobody_from_listening(scene: Scene):
+    waiters, id_, channel = scene.app.state.desk.waiters, ids.new(), redis_keys.ended_channel()
+    finished = waiters.expect(id_)
+    await until(lambda: scene.rt.redis.publish(channel, b"odd"), "the subscription")
+    await scene.rt.redis.publish(channel, id_.hex)
+    assert await waiters.wait(id_, finished, 5)
 
 
 async def test_nobody_is_remembered_after_he_left(scene: Scene, team: Team, held: tuple[str, str]):

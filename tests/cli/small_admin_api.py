@@ -17,10 +17,11 @@ ID_FIELDS = {
 
 
 class Books:
-    """What was made, and every writing request."""
+    """What was made, and every writing request. deleted: paths whose ids are not free again."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
+        self.deleted: set[str] = set()
         self.writes: list[tuple[str, str]] = []
         self.url = ""
 
@@ -34,7 +35,10 @@ class Books:
             self.writes.append((method, path))
         if rest == "create":
             fresh = {**body, **({"active": True, "has_api_key": "api_key" in body} if kind == "model-aliases" else {})}
-            return 200, self.rows.setdefault(f"/api/{kind}/{body[ID_FIELDS[kind]]}", fresh)
+            new = f"/api/{kind}/{body[ID_FIELDS[kind]]}"
+            if new in self.deleted:
+                return 400, {"detail": f"{kind} '{body[ID_FIELDS[kind]]}' already exists"}
+            return 200, self.rows.setdefault(new, fresh)
         row = self.rows.get(path.removesuffix("/rotate-key"))
         if row is None:
             return 404, {"detail": "not found"}
@@ -45,6 +49,11 @@ class Books:
         row = self.rows.get(path, {})
         known = authorization == f"Bearer {row.get('virtual_key')}"
         return (200, row) if known else (401, {"detail": "Invalid API key"})
+
+    def delete(self, path: str) -> None:
+        """As an admin would."""
+        del self.rows[path]
+        self.deleted.add(path)
 
 
 @contextmanager

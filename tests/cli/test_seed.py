@@ -156,6 +156,29 @@ def test_a_group_that_the_team_lost_is_given_back(books: Books, home: Home) -> N
     assert held == ["own-models", "demo-models", "openai-models", "anthropic-models"]
 
 
+@pytest.mark.parametrize("gone", ["/api/teams/acme-corp", "/api/organizations/acme"])
+def test_a_demo_team_that_was_deleted_is_left_alone(books: Books, home: Home, gone: str) -> None:
+    seed(books, home)
+    books.delete(gone)
+    books.rows.pop("/api/teams/acme-corp", None)
+
+    demo = seed(books, home)
+
+    assert (demo.virtual_key, demo.demo_models) == (None, ["gpt-4", "text-embedding-ada-002"])
+    assert "/api/teams/acme-corp" not in books.rows
+    config = Config.read({})
+    told = banner(config, home, config.product_env(home, home.load_keys(), "postgresql://db/w", "redis://r/0"), demo)
+    assert "acme-corp was deleted and is not made again" in told
+    assert "Try it" not in told
+
+
+def test_without_the_default_team_the_demo_team_is_as_before(books: Books, home: Home) -> None:
+    first = seed(books, home)
+    books.delete("/api/teams/default")
+
+    assert seed(books, home) == first
+
+
 def test_a_refusal_is_told_with_its_route(books: Books, home: Home) -> None:
     with pytest.raises(SeedFailed, match="/api/organizations/acme answered 401"):
         seed_demo(books.url, "a-wrong-key", PROVIDER, home, {})

@@ -123,7 +123,7 @@ def test_queries_of_the_log_and_of_deliveries_say_what_they_mean(whole: dict[str
     assert queries["/api/events", "event_type"]["description"] == "Another name of `types`."
     assert len(queries) > 40
     held = {path: str(said["parameters"]) for path, said in routes}
-    assert "(0..60)" in held["/api/events"]
+    assert "(0..600)" in held["/api/events"]
 
 
 def test_callbacks_name_the_events_that_they_may_carry(whole: dict[str, Any]):

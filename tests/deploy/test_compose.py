@@ -61,6 +61,11 @@ def test_variables_are_settings(name: str, variable: str, value: str | None):
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "timer"])
+def test_every_setting_can_be_given_in_a_file(name: str):
+    assert SERVICES[name]["env_file"] == [{"path": "waybill.env", "required": False}]
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "timer"])
 def test_programs_run_in_production_after_the_migrations(name: str):
     service = SERVICES[name]
     assert service["environment"]["WAYBILL_ENV"] == "production"
