@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from shared import detours
 from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
 from shared.sql_terms import IS_PENDING, IS_RUNNING
@@ -30,18 +31,18 @@ update call_payloads p set response = r.response::json
 
 # Claiming writes the attempt's row as well: no attempt runs that is not on record. A call that somebody has locked is
 # being ended, or claimed elsewhere: it holds up no other, and where it is not, its bell is rung again.
-CLAIM = f"""
+CLAIMING = f"""
 with due as (
-    select c.id from calls c join teams t on t.id = c.team_id
+    select c.id{{due}} from calls c join teams t on t.id = c.team_id
      where c.id = any(%(ids)s) and {IS_PENDING} and c.run_at <= app_now() and c.deadline_at > app_now()
        and (t.max_parallel_calls is null or t.id = any(%(locked_teams)s))
      order by c.id for update of c skip locked
-), claimed as (
+), {{aims}}claimed as (
     update calls c
        set state = 'in_progress', attempt = c.attempt + 1, worker = %(worker)s,
            lease_expires_at = app_now() + make_interval(secs => %(lease_s)s),
-           started_at = coalesce(c.started_at, app_now())
-      from due where c.id = due.id
+           started_at = coalesce(c.started_at, app_now()){{moved}}
+      from due{{aimed}} where c.id = due.id
     returning c.*
 ), aimed as (
     select c.id, a.provider, a.litellm_model, coalesce(a.api_base, chosen.api_base) as api_base, a.api_key_sealed,
@@ -64,12 +65,24 @@ select c.id, c.job_id, c.team_id, c.attempt as number, c.endpoint, c.stream, c.m
        t.tpm_limit, t.max_parallel_calls, c.key_id,
        (select k.tpm_limit from virtual_keys k where k.id = c.key_id) as key_tpm_limit,
        m.litellm_model, m.provider, m.api_base, m.api_key_sealed, m.credential_id, m.credential_key_sealed,
-       m.input_nanousd_per_mtok, m.output_nanousd_per_mtok, m.cached_input_nanousd_per_mtok, m.on_unknown
+       m.input_nanousd_per_mtok, m.output_nanousd_per_mtok, m.cached_input_nanousd_per_mtok, m.on_unknown{{probed}}
   from claimed c
   join aimed m on m.id = c.id
   join call_payloads p on p.call_id = c.id
   join teams t on t.id = c.team_id
 """
+
+CLAIM = CLAIMING.format(due="", aims="", moved="", aimed="", probed="")
+
+# The same while a circuit of some provider is open.
+CLAIM_AROUND = CLAIMING.format(
+    due=", c.team_id, c.candidates, c.candidate",
+    aims=f"{detours.AIMS}, ",
+    moved=""", candidate = aims.candidate,
+           candidate_attempts = case when aims.candidate = c.candidate then c.candidate_attempts else 0 end""",
+    aimed=" join aims on aims.id = due.id",
+    probed=", (select p.probed_at from probing p where p.id = c.id) as probed_at",
+)
 
 # Returns what is still ours. Of that, what somebody has locked is left to the next renewal: it may be ending, and one
 # row that is held for long must not cost all the other leases.
@@ -190,6 +203,7 @@ class Claimed:
 
     model: the name the client asked for. retries: tries per candidate after the first; None: the setting.
     api_key_sealed: the alias's own key; credential_key_sealed: that of the credential chosen where it has none.
+    probed_at: of a probe that finds out whether an open circuit can be closed, when it was claimed.
     """
 
     id: UUID
@@ -226,6 +240,7 @@ class Claimed:
     max_parallel_calls: int | None = None
     key_id: UUID | None = None
     key_tpm_limit: int | None = None
+    probed_at: datetime | None = None
 
     @property
     def fence(self) -> tuple[UUID, int]:
@@ -295,15 +310,22 @@ class Call:
 
 
 async def claim(
-    tx: Tx, call_ids: Iterable[UUID], *, lease_s: float, worker: str, locked_teams: Iterable[str] = ()
+    tx: Tx,
+    call_ids: Iterable[UUID],
+    *,
+    lease_s: float,
+    worker: str,
+    locked_teams: Iterable[str] = (),
+    around: bool = False,
 ) -> list[Claimed]:
     """Move due pending calls to in_progress under a lease; those not returned are not ours to run.
 
     locked_teams: teams with `max_parallel_calls` whose rows this transaction locked to count what runs; calls of
         other teams with that limit are left alone.
+    around: a circuit of some provider is open: what would go there goes to its next candidate that may be asked.
     """
     given = {"ids": list(set(call_ids)), "locked_teams": list(locked_teams), "lease_s": lease_s, "worker": worker}
-    rows = await hot(tx, CLAIM, given)
+    rows = await hot(tx, CLAIM_AROUND if around else CLAIM, given)
     return [Claimed(**row._asdict()) for row in rows]
 
 

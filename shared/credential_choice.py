@@ -18,3 +18,7 @@ left join lateral (
      order by p.credential_name = a.credential_name desc nulls last limit 1
 ) chosen on true
 """
+
+# With that: the provider at the address that is asked, and the key it is asked with, as `provider_circuits` has them.
+ASKED_AT = "a.provider || coalesce(' ' || coalesce(a.api_base, chosen.api_base), '')"
+ASKED_WITH = "coalesce(case when a.api_key_sealed is not null then 'alias ' || a.alias end, chosen.id::text, '')"

@@ -9,7 +9,7 @@ from uuid import UUID
 from shared import calls, clock, closing, limits, log, provider_slowdowns, waiting_calls
 from shared.calls import Claimed
 from shared.closing import Report
-from shared.db import is_down, one_to_blame
+from shared.db import Tx, is_down, one_to_blame
 from shared.group_commit import GroupCommit
 from shared.limits import Limits
 from shared.messages import RunCalls
@@ -17,6 +17,7 @@ from shared.runtime import Runtime
 from shared.states import CallState, Outcome
 from shared.team_queue import RUNG_DIRECTLY
 from workers import reports
+from workers.circuits import Circuits
 from workers.pool import Fence
 from workers.provider import Answer, Provider, ProviderError
 from workers.relay import Relay
@@ -49,6 +50,7 @@ class Calls:
         self._line_closes: GroupCommit[Report, bool] = GroupCommit(
             self._close_group, most=MOST_LINES_CLOSED, alone=one_to_blame
         )
+        self._circuits = Circuits(rt)
         self._streams = Chunkwriter(rt, self.stop)
         self._asking: dict[Fence, asyncio.Task[Answer]] = {}
         self._stopped: dict[Fence, str] = {}
@@ -69,9 +71,9 @@ class Calls:
 
     async def run(self, call: Claimed) -> None:
         """Ask the provider and close the attempt, whatever happens."""
-        relay = Relay(call, self._streams) if call.stream else None
+        relay, began = Relay(call, self._streams) if call.stream else None, time.monotonic()
         try:
-            report = await self._attempt(call, relay)
+            report = await self._attempt(call, relay, began)
             if relay is not None:
                 await relay.recorded()
             if report is not None:
@@ -81,7 +83,11 @@ class Calls:
                 mine = await self._close(report, batched=call.batched)
                 if relay is not None and mine and report.state != CallState.PENDING:
                     await self._streams.end(relay, report, provider=call.provider)
+                if report.outcome == Outcome.SUCCEEDED:
+                    await self._circuits.answered(call, began)
                 await self._settle_tokens(call, report)
+            if call.probed_at is not None:
+                await self._circuits.release(call)
         finally:
             self.held.discard(call.fence)
             self._stopped.pop(call.fence, None)
@@ -105,8 +111,8 @@ class Calls:
         for fence in [fence for fence in self.held if fence[0] in call_ids]:
             self.stop(fence, "cancelled")
 
-    async def _attempt(self, call: Claimed, relay: Relay | None) -> Report | None:
-        settings, started = self._rt.settings, time.monotonic()
+    async def _attempt(self, call: Claimed, relay: Relay | None, started: float) -> Report | None:
+        settings = self._rt.settings
         if relay is not None and call.number > 1 and await self._streams.was_heard(call):
             heard = ProviderError("stream_interrupted", outcome=Outcome.FAILED, again="never")
             return self._failed(call, heard, None, left_s=0)
@@ -121,6 +127,7 @@ class Calls:
             return self._stopped_report(call, asking, relay)
         except ProviderError as error:
             await self._tell_refused(call, error, time.monotonic() - started)
+            await self._circuits.failed(call, error, started)
             left_s = call.deadline_in_s - (time.monotonic() - started)
             return self._failed(call, error, relay, left_s=left_s)
         except Exception as error:
@@ -217,7 +224,7 @@ class Calls:
     async def _claim_group(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
         wanted = [call_id for ids in group for call_id in ids]
         async with self._rt.db.hot_statement() as tx:
-            won = await calls.claim(tx, wanted, lease_s=self._rt.settings.lease_s, worker=self._worker)
+            won = await self._claimed(tx, wanted)
         return _shared_out(won, group)
 
     async def _claimed_as_limited(self, call_ids: Sequence[UUID]) -> list[Claimed]:
@@ -240,9 +247,15 @@ class Calls:
         async with self._rt.db.hot_transaction() as tx:
             teams = await waiting_calls.lock_limited(tx, wanted)
             fitting = await waiting_calls.fitting(tx, wanted, teams)
-            lease_s = self._rt.settings.lease_s
-            won = await calls.claim(tx, fitting, lease_s=lease_s, worker=self._worker, locked_teams=teams)
+            won = await self._claimed(tx, fitting, locked_teams=teams)
         return _shared_out(won, group)
+
+    async def _claimed(self, tx: Tx, call_ids: Sequence[UUID], *, locked_teams: Collection[str] = ()) -> list[Claimed]:
+        """Those that are won, each at a candidate that may be asked."""
+        around, lease_s = await self._circuits.any_open(tx), self._rt.settings.lease_s
+        return await calls.claim(
+            tx, call_ids, lease_s=lease_s, worker=self._worker, locked_teams=locked_teams, around=around
+        )
 
     async def _ring_next(self, team_ids: Sequence[str]) -> list[None]:
         """Calls of these limited teams ended: what they held back is rung at once, the dispatcher is the net."""

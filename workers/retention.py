@@ -12,6 +12,7 @@ from shared import (
     idempotency,
     login_failures,
     payloads,
+    provider_circuits,
     webhook_keys,
 )
 from shared.db import Tx
@@ -63,6 +64,7 @@ def _rows(settings: Settings) -> Mapping[str, Callable[[Tx], Awaitable[int]]]:
     return {
         "idempotency_keys": lambda tx: idempotency.delete_expired(tx, limit=STEP),
         "admin_sessions": lambda tx: admin_sessions.delete_expired(tx, limit=STEP),
+        "provider_circuits": lambda tx: provider_circuits.forget(tx, limit=STEP),
         "login_failures": lambda tx: login_failures.delete_old(tx, limit=STEP),
         "webhook_keys": lambda tx: webhook_keys.delete_expired(tx, limit=STEP),
         "old_payloads": lambda tx: payloads.erase_old(tx, days=days, limit=STEP),

@@ -5,22 +5,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared import visible_models
+from shared import provider_circuits, visible_models
 from shared.runtime import Runtime
 from shared.visible_models import Active
 
 KEEP_S = 1.0
 CHECK_S = 1.0
+FAILING = "its provider fails, the circuit is open"
+"""For some credential at least. Calls go to the fallbacks; those that have none still go there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """An active alias and why it cannot be asked; `error` None: it can."""
+    """An active alias and what is wrong with it. is_usable: it can be asked all the same."""
 
     model: str
     provider: str
     groups: tuple[str, ...]
     error: str | None
+    is_usable: bool
 
 
 class ModelHealth:
@@ -38,12 +41,20 @@ class ModelHealth:
             if time.monotonic() - self._seen_at >= KEEP_S:
                 began = time.monotonic()
                 async with self._rt.db.hot_statement() as tx:
-                    self._seen = [self._standing(alias) for alias in await visible_models.active(tx)]
+                    active, failing = await visible_models.active(tx), await provider_circuits.open_aliases(tx)
+                self._seen = [self._standing(alias, is_failing=alias.alias in failing) for alias in active]
                 self._seen_at = began
             return self._seen
 
-    def _standing(self, alias: Active) -> Standing:
-        return Standing(model=alias.alias, provider=alias.provider, groups=tuple(alias.groups), error=self._lack(alias))
+    def _standing(self, alias: Active, *, is_failing: bool) -> Standing:
+        lack = self._lack(alias)
+        return Standing(
+            model=alias.alias,
+            provider=alias.provider,
+            groups=tuple(alias.groups),
+            error=lack or (FAILING if is_failing else None),
+            is_usable=lack is None,
+        )
 
     def _lack(self, alias: Active) -> str | None:
         rt = self._rt

@@ -28,7 +28,7 @@ async def gateway_health(request: Request, desk: Desk, query: ModelHealthQuery) 
         found, shown = [], []
     down = [one for one in found if one.error]
     # Of a group one is enough: a call goes on to the next.
-    some = len(down) < len(found)
+    some = any(one.is_usable for one in found)
     whole = not down and not desk.door.is_backlogged
     body: dict[str, Any] = {
         "status": "unhealthy" if not some else "healthy" if whole else "degraded",

@@ -51,7 +51,7 @@ class HealthyEndpoint(Answer):
 
 
 class UnhealthyEndpoint(HealthyEndpoint):
-    """A model that cannot be asked, and why."""
+    """A model that cannot be asked, or whose provider fails, and why."""
 
     error: str
 
@@ -66,7 +66,10 @@ class _ModelHealth(Answer):
 
 
 class ModelHealthOut(_ModelHealth):
-    """Which models can be asked; `degraded` when some cannot. The two lists are filled for admins only."""
+    """Which models can be asked; `degraded` when some cannot, or their provider fails.
+
+    The two lists are filled for admins only.
+    """
 
     status: Literal["healthy", "degraded"]
 

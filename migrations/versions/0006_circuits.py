@@ -16,16 +16,20 @@ def upgrade() -> None:
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("litellm_model", sa.Text(), nullable=False),
         sa.Column(
-            "credential_id", sa.Uuid(), nullable=False, comment="zeros: the alias's own key, or the environment's"
+            "credential",
+            sa.Text(),
+            nullable=False,
+            comment="its id, or the alias that has a key of its own; empty: the environment's",
         ),
         sa.Column("failures", sa.Integer(), nullable=False, comment="in a row"),
         sa.Column("failed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column(
-            "open_s", sa.Double(), server_default="0", nullable=False, comment="how long it is, or was, open; 0: closed"
-        ),
-        sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=True, comment="null: closed"),
+        sa.Column("open_until", sa.DateTime(timezone=True), nullable=True, comment="from then on half open"),
         sa.Column("probed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("scope", "litellm_model", "credential_id", name=op.f("pk_provider_circuits")),
+        sa.CheckConstraint(
+            "(opened_at is null) = (open_until is null)", name=op.f("ck_provider_circuits_open_until_some_time")
+        ),
+        sa.PrimaryKeyConstraint("scope", "litellm_model", "credential", name=op.f("pk_provider_circuits")),
     )
     op.add_column("jobs", sa.Column("held_open_until", sa.DateTime(timezone=True), nullable=True))
     op.create_index(

@@ -2,8 +2,9 @@
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
-    Double,
+    DateTime,
     ForeignKey,
     Index,
     Integer,
@@ -80,12 +81,18 @@ provider_circuits = Table(
     metadata,
     Column("scope", Text, primary_key=True),
     Column("litellm_model", Text, primary_key=True),
-    Column("credential_id", Uuid, primary_key=True, comment="zeros: the alias's own key, or the environment's"),
+    Column(
+        "credential",
+        Text,
+        primary_key=True,
+        comment="its id, or the alias that has a key of its own; empty: the environment's",
+    ),
     Column("failures", Integer, nullable=False, comment="in a row"),
     time("failed_at", required=True),
-    Column("open_s", Double, nullable=False, server_default="0", comment="how long it is, or was, open; 0: closed"),
-    time("open_until"),
+    Column("opened_at", DateTime(timezone=True), comment="null: closed"),
+    Column("open_until", DateTime(timezone=True), comment="from then on half open"),
     time("probed_at"),
+    CheckConstraint("(opened_at is null) = (open_until is null)", name="open_until_some_time"),
 )
 
 provider_credentials = Table(

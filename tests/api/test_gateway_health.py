@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from api.gateway.model_health import ModelHealth
+from shared import provider_circuits, tasks
 from shared.runtime import Runtime
 from tests.api.admin import unique
 from tests.api.another_api import NO_POSTGRES, served
@@ -90,8 +91,20 @@ async def test_many_who_ask_share_one_look_a_second(scene: Scene, runtime: Runti
 
 async def test_it_is_degraded_while_the_workers_are_far_behind(scene: Scene):
     await scene.api.alias(api_key="sk-provider", **PRICES)
-    scene.app.state.desk.door.age_s = 61.0
+    door = scene.app.state.desk.door
+    await tasks.end([door._task])
+    door.age_s = 61.0
     assert numbers(await health(scene))[:2] == [200, "degraded"]
+
+
+async def test_a_model_whose_circuit_is_open_is_told_and_can_still_be_asked(scene: Scene):
+    alias = (await scene.api.alias(api_key="sk-provider", **PRICES))["alias"]
+    async with scene.rt.db.hot_statement() as tx:
+        target = provider_circuits.Target("openai", "openai/gpt-4o", f"alias {alias}")
+        await provider_circuits.record(tx, [provider_circuits.Failed(target, provider_circuits.OPENS_AFTER, 0)])
+    told = await health(scene, f"?model={alias}", **scene.api.admin)
+    assert numbers(told) == [200, "degraded", 1, 0, 1, 0, 1]
+    assert told.json()["unhealthy_endpoints"][0]["error"] == "its provider fails, the circuit is open"
 
 
 async def test_without_postgres_it_is_unhealthy_at_once(scene: Scene):

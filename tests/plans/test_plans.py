@@ -114,6 +114,7 @@ ENDPOINT = {"id": JOB, "first": ids.earliest(clock.now()), "since": clock.now(),
 SAMPLES = {"first": ids.earliest(clock.now()), "most": 10}
 STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("claim", calls.CLAIM, {"ids": IDS, "locked_teams": ["team-1"], "worker": "w", "lease_s": 30}),
+    ("claim around", calls.CLAIM_AROUND, {"ids": IDS, "locked_teams": ["team-1"], "worker": "w", "lease_s": 30}),
     ("close", calls.CLOSE, (report(),)),
     ("renew", calls.RENEW, {"ids": IDS, "numbers": [1] * 8, "lease_s": 30}),
     ("end unfinished", unfinished_calls.END, {
@@ -203,7 +204,7 @@ def test_a_scan_would_be_seen(database: psycopg.Connection[Any]):
     assert scanned(database, "select * from calls where purpose = 'x'", None) == ["calls"]
 
 
-NAMED = ("claim", "close", "renew", "limited calls")
+NAMED = ("claim", "claim around", "close", "renew", "limited calls")
 NOTHING_WAITS = """
 delete from call_payloads where call_id in (select id from calls where state <> 'completed');
 delete from calls where state <> 'completed';
