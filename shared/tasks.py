@@ -13,3 +13,10 @@ async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN_S)
+
+
+def raise_lost_cancel() -> None:
+    """End this task if it was cancelled and does not know: a cancel in the turn of an answer may be lost on its way."""
+    this = asyncio.current_task()
+    if this is not None and this.cancelling():
+        raise asyncio.CancelledError

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from shared import batches, ids, log
+from shared import batches, ids, log, tasks
 from shared.batches import Batch
 from shared.db import is_down
 from shared.runtime import Runtime
@@ -116,6 +116,7 @@ class Batches:
                 await self._step(batch)
             finally:
                 renewer.cancel()
+            tasks.raise_lost_cancel()
 
     async def _step(self, batch: Batch) -> None:
         if batch.status != BatchStatus.VALIDATING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from shared import clock, log, planner_statistics
+from shared import clock, log, planner_statistics, tasks
 from shared.db import DEAD_PATH, is_down, ran_out_of_time, session_options
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
@@ -126,6 +126,7 @@ async def every(step: Step) -> None:
                 await step.work()
         except Exception as error:  # noqa: BLE001 - it is told, and the next time may do better
             _tell(step, error)
+        tasks.raise_lost_cancel()
         await asyncio.sleep(step.every_s() if callable(step.every_s) else step.every_s)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,3 +61,20 @@ async def test_bells_and_the_heartbeat_are_steps_of_their_own(scene: Scene, tmp_
     assert await scene.rt.redis.exists(redis_keys.epoch())
     assert "unattended_batches" in does
     assert len(does) + 2 <= CONNECTIONS, "background has two, the other one looks whether it leads"
+
+
+async def test_a_step_that_loses_its_cancel_ends_all_the_same():
+    begun, rounds = asyncio.Event(), 0
+
+    async def work() -> None:
+        nonlocal rounds
+        rounds += 1
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    running = asyncio.create_task(every(Step("look", 0.0, work)))
+    await begun.wait()
+    running.cancel()
+    await asyncio.wait({running}, timeout=5)
+    assert (running.cancelled(), rounds) == (True, 1)
