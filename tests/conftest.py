@@ -1,14 +1,18 @@
 """Fixtures over real servers; for an empty database override `database_url`
 with `fresh_database_url`, for one of a module with `module_database_url`."""
 
+import asyncio
 import base64
 import os
+import sys
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 import redis
 import structlog
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from shared.credentials import Sealer
 from shared.db import Database
@@ -25,6 +29,8 @@ SERVER_PROGRAMS = ("WAYBILL_POSTGRES_BIN", "WAYBILL_REDIS_SERVER")
 PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 LONG = ("crash", "flows", "cli", "contract", "deploy")
 """Folders whose tests start programs."""
+RUNNER = "_call_in_runner_task"
+"""The task of anyio's that waits for a fixture or a test."""
 ADMIN_KEY = "test-admin-key-of-at-least-32-characters"
 SECRET_KEY = "test-secret-key-of-at-least-32-characters"
 ENCRYPTION_KEY = base64.b64encode(b"e" * 32).decode()
@@ -32,6 +38,9 @@ ENCRYPTION_KEY = base64.b64encode(b"e" * 32).decode()
 
 def pytest_configure() -> None:
     """Settings come from each test, never from the shell that runs them; no test may reach a real provider."""
+    # What is compiled is kept, or every process of a run and every program it starts would compile it all again.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     ours = [name for name in os.environ if name.startswith("WAYBILL_") and name not in SERVER_PROGRAMS]
     for name in (*ours, *PROVIDER_KEYS):
         os.environ.pop(name, None)
@@ -70,9 +79,14 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="session")
-def database_url(servers: Servers) -> str:
-    """A migrated database shared by the tests of this process: make your own team, count only your own rows."""
+def shared_database_url(servers: Servers) -> str:
     return servers.create_database()
+
+
+@pytest.fixture(scope="session")
+def database_url(shared_database_url: str) -> str:
+    """A migrated database shared by the tests of this process: make your own team, count only your own rows."""
+    return shared_database_url
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +111,29 @@ def redis_url(servers: Servers) -> str:
     return servers.valkey.url()
 
 
+@pytest.fixture(scope="session")
+def _flusher(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
 @pytest.fixture(autouse=True)
 def _empty_redis(request: pytest.FixtureRequest) -> None:
     if "redis_url" in request.fixturenames:
-        with redis.Redis.from_url(request.getfixturevalue("redis_url")) as client:
-            client.flushall()
+        request.getfixturevalue("_flusher").flushall()
+
+
+@pytest.fixture(scope="session")
+def _development() -> Settings:
+    return Settings(
+        admin_key=SecretStr(ADMIN_KEY), secret_key=SecretStr(SECRET_KEY), encryption_key=SecretStr(ENCRYPTION_KEY)
+    )
 
 
 @pytest.fixture
-def settings(database_url: str, redis_url: str) -> Settings:
+def settings(_development: Settings, database_url: str, redis_url: str) -> Settings:
     """Development settings on both servers; `settings.model_copy(update={...})` changes some."""
-    return Settings(
-        database_url=database_url,
-        redis_url=redis_url,
-        admin_key=SecretStr(ADMIN_KEY),
-        secret_key=SecretStr(SECRET_KEY),
-        encryption_key=SecretStr(ENCRYPTION_KEY),
-    )
+    return _development.model_copy(update={"database_url": database_url, "redis_url": redis_url})
 
 
 @pytest.fixture(scope="session")
@@ -127,14 +147,50 @@ def rung() -> list[Message]:
     return []
 
 
-@pytest.fixture
-async def runtime(settings: Settings, prices: PriceMap, rung: list[Message]) -> AsyncIterator[Runtime]:
-    db = Database(settings.database_url, pool=settings.database_pool, name="waybill-test")
-    client = redis_client(settings.redis_url)
-    sealer = Sealer(settings.encryption_key.get_secret_value())
-    yield Runtime(settings=settings, db=db, redis=client, ring=rung.append, sealer=sealer, prices=prices)
+@pytest.fixture(scope="session")
+async def _shared_database(shared_database_url: str, _development: Settings) -> AsyncIterator[Database]:
+    async with _connected(shared_database_url, _development) as db:
+        yield db
+
+
+@pytest.fixture(scope="session")
+async def _redis(redis_url: str) -> AsyncIterator[Redis]:
+    client = redis_client(redis_url)
+    yield client
     await client.aclose()
+
+
+@pytest.fixture
+async def _database(
+    settings: Settings, shared_database_url: str, _shared_database: Database
+) -> AsyncIterator[Database]:
+    """Connections to the shared database stay open from test to test: to open them took longer than most tests."""
+    if settings.database_url == shared_database_url:
+        yield _shared_database
+    else:
+        async with _connected(settings.database_url, settings) as db:
+            yield db
+
+
+@asynccontextmanager
+async def _connected(url: str, settings: Settings) -> AsyncIterator[Database]:
+    db = Database(url, pool=settings.database_pool, name="waybill-test")
+    yield db
     await db.close()
+
+
+@pytest.fixture
+async def runtime(
+    settings: Settings, prices: PriceMap, rung: list[Message], _database: Database, _redis: Redis
+) -> AsyncIterator[Runtime]:
+    """What a test leaves running ends with it, as with a process."""
+    sealer = Sealer(settings.encryption_key.get_secret_value())
+    before = asyncio.all_tasks()
+    yield Runtime(settings=settings, db=_database, redis=_redis, ring=rung.append, sealer=sealer, prices=prices)
+    left = [task for task in asyncio.all_tasks() - before if RUNNER not in repr(task)]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 @pytest.fixture

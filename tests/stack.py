@@ -12,9 +12,7 @@ from uuid import uuid4
 
 import httpx
 import orjson
-import psycopg
 import redis
-from psycopg.rows import namedtuple_row
 from pydantic import SecretStr
 
 from cli.spawn import free_port
@@ -23,6 +21,7 @@ from shared.settings import Settings
 from tests.demo import DemoProvider
 from tests.hooks import Hooks
 from tests.programs import Program, alive, ended, started
+from tests.queries import Queries
 from tests.servers import Servers, running_servers
 from tests.team import Team, accepted
 from tests.waiting import until
@@ -74,6 +73,7 @@ class Stack:
     teams: list[Team] = field(default_factory=list)
     _seen: dict[Path, int] = field(default_factory=dict)
     _open: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _queries: Queries = field(init=False)
 
     # What a test talks to.
 
@@ -145,15 +145,9 @@ class Stack:
         """A webhook receiver on this machine; without answers it says 200."""
         return Hooks(await self._open.enter_async_context(receiving(*answers)))
 
-    async def sql(self, query: str, *params: Any) -> list[Any]:
-        """Rows of a query, on a connection of its own."""
-        connect = psycopg.AsyncConnection.connect
-        async with (
-            await connect(self.database_url, autocommit=True, connect_timeout=5) as connection,
-            connection.cursor(row_factory=namedtuple_row) as cursor,
-        ):
-            await cursor.execute(query, params or None)
-            return await cursor.fetchall() if cursor.description else []
+    async def sql(self, query: str, *params: Any, **named: Any) -> list[Any]:
+        """Rows of a query."""
+        return await self._queries.rows(query, params or named or None)
 
     # What a test breaks.
 
@@ -283,6 +277,8 @@ class Stack:
         self._seen = {file: file.stat().st_size for file in self.folder.glob("*.log")}
         self.teams.clear()
         async with AsyncExitStack() as self._open:
+            self._queries = Queries(self.database_url)
+            self._open.push_async_callback(self._queries.aclose)
             await self._open_clients()
             try:
                 yield self
