@@ -104,10 +104,10 @@ async def test_ringing_waits_for_nobody_while_redis_is_frozen():
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         frozen.setblocking(False)
         bell = Bell(f"redis://127.0.0.1:{frozen.getsockname()[1]}/0")
-        await bell.open()
         bell.ring(RunCalls(ids=some_ids(1)))
         with pytest.raises(BlockingIOError):
             frozen.accept()  # ringing itself has not even connected
+        await bell.open()
         await happens(lambda: not bell._waiting, "the bell is being sent")
         for _ in range(20_000):
             bell.ring(RunCalls(ids=some_ids(1)))
