@@ -39,6 +39,7 @@ class Batches:
         self._worker = worker
         self._most = max(1, min(AT_ONCE, rt.settings.database_pool // CONNECTIONS_FOR_ONE))
         self._waiting: deque[UUID] = deque()
+        self._again: set[UUID] = set()
         self._reserved = 0
         self._open = True
         self._room = threading.Condition()
@@ -59,11 +60,15 @@ class Batches:
             return self._open
 
     async def take(self, batch_ids: Sequence[UUID]) -> None:
-        """Work on these; the leases are taken when it is their turn. What is in work here looks for more by itself."""
+        """Work on these; the leases are taken when it is their turn. What is in work here is looked at once more."""
         with self._room:
             self._reserved = max(0, self._reserved - len(batch_ids))
-        known = {*self.tasks, *self._waiting}
-        self._waiting.extend(id_ for id_ in dict.fromkeys(batch_ids) if id_ not in known)
+        for id_ in dict.fromkeys(batch_ids):
+            if id_ in self.tasks:
+                # It may be past its last look at the row, and about to give it up.
+                self._again.add(id_)
+            elif id_ not in self._waiting:
+                self._waiting.append(id_)
         self._start()
 
     def close_door(self) -> None:
@@ -71,6 +76,7 @@ class Batches:
         with self._room:
             self._open = False
             self._waiting.clear()
+            self._again.clear()
             self._room.notify_all()
 
     async def drain(self, grace_s: float) -> int:
@@ -78,6 +84,7 @@ class Batches:
         left = set(self.tasks.values())
         if left:
             _, left = await asyncio.wait(left, timeout=grace_s)
+        self._again.clear()
         for task in left:
             task.cancel()
         if left:
@@ -102,6 +109,9 @@ class Batches:
                 async with self._rt.db.hot_statement() as tx:
                     await give_up(tx, id_, worker=self._worker)
             self.tasks.pop(id_, None)
+            if id_ in self._again:
+                self._again.remove(id_)
+                self._waiting.append(id_)
             self._start()
             with self._room:
                 self._room.notify_all()

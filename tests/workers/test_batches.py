@@ -14,6 +14,11 @@ from tests.waiting import until
 from tests.workers.checked_batches import asked, job_of, leased, line, lines_of, named, read
 from workers.batches import AT_ONCE, Batches
 
+WAITS_FOR_A_ROW = """
+select 1 from pg_stat_activity
+ where wait_event_type = 'Lock' and datname = current_database() and query like 'update batches set worker = null%'
+"""
+
 
 @pytest.fixture
 async def team(scene: Scene) -> Team:
@@ -114,6 +119,27 @@ async def test_a_batch_whose_worker_died_is_taken_once_its_lease_is_over(scene: 
     async with scene.later(31) as later:
         await worked(Batches(later, "w"), id_)
     assert (await read(scene, id_)).status == "in_progress"
+
+
+async def test_a_bell_is_heard_while_the_batch_is_given_up(scene: Scene, team: Team):
+    id_ = await asked(scene, team, named(team, "a"))
+    found = Batches(scene.rt, "w")
+    await worked(found, id_)
+    # As it is between the last look at the row and its release.
+    await scene.rows("update batches set worker = 'w' where id = :id returning id", id=id_)
+    async with scene.rt.db.hot_transaction() as tx:
+        await tx.execute("update batches set status = 'cancelling', cancelling_at = app_now() where id = %s", (id_,))
+        await found.take([id_])
+
+        async def is_released() -> bool:
+            return bool(await scene.rows(WAITS_FOR_A_ROW))
+
+        await until(is_released, "the release after the first look")
+        await found.take([id_])
+    while found.tasks:
+        await asyncio.wait(found.tasks.values())
+
+    assert await statuses(scene, [id_]) == ["cancelled"]
 
 
 async def test_a_lease_that_is_lost_ends_the_work(scene: Scene, team: Team):
