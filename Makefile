@@ -3,6 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 CODE := $(wildcard api workers shared cli migrations bench tools client)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # The locks are the same from whichever index they are resolved, and name none.
 UV = env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL $(PYTHON) -I -S tools/bootstrap.py uv
 EXPORT = $(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate
@@ -36,23 +37,23 @@ test: venv sdks ## run the test suite; PYTEST_ARGS="tests/cli -k up" narrows it
 chaos: venv ## run the long tests that kill and freeze the parts
 	@$(RUN) pytest -m chaos $(PYTEST_ARGS)
 
-bench: venv ## measure jobs per second on this machine
-	@$(RUN) bench.main_job
+bench: venv ## measure jobs per second on this machine; BENCH_ARGS=--check fails beyond a goal
+	@$(RUN) bench.main_job $(BENCH_ARGS)
 
 bench-reading: venv ## measure lists and usage reports over a million calls
-	@$(RUN) bench.reading
+	@$(RUN) bench.reading --check $(BENCH_ARGS)
 
 bench-streams: venv ## measure streams beside bare litellm streams on this machine
-	@$(RUN) bench.streams
+	@$(RUN) bench.streams $(BENCH_ARGS)
 
 bench-webhooks: venv ## measure webhooks to local receivers on this machine
-	@$(RUN) bench.webhooks
+	@$(RUN) bench.webhooks $(BENCH_ARGS)
 
 bench-batches: venv ## measure batches beside their floors on this machine
-	@$(RUN) bench.batches
+	@$(RUN) bench.batches $(BENCH_ARGS)
 
 bench-fairness: venv ## measure live calls beside a large batch, and teams by weight
-	@$(RUN) bench.fairness
+	@$(RUN) bench.fairness $(BENCH_ARGS)
 
 check: venv ## format, lint, types, import rules, unused and missing dependencies
 	.venv/bin/ruff format --check .

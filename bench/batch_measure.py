@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import orjson
@@ -43,12 +43,36 @@ READ_TEXTS = (
 )
 
 
+EXPIRE = "update jobs set deadline_at = app_now() where id = %s"
+
+
+class Memory(NamedTuple):
+    """Resident memory of a process in MB: as something began, and at most until it ended."""
+
+    before: float
+    most: float
+
+    @property
+    def grown(self) -> float:
+        """By how much it grew."""
+        return self.most - self.before
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One thing that was done. grown_mb: how much resident memory grew at most meanwhile, by process."""
+    """One thing that was done. api, unit: their memory; of all units the one that grew most."""
 
     seconds: float
-    grown_mb: dict[str, float]
+    api: Memory
+    unit: Memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expiry:
+    """unseen_s: from the deadline until its first line was seen to have expired; ended_s: from there to the last."""
+
+    unseen_s: float
+    ended_s: float
 
 
 class BatchBench:
@@ -83,12 +107,17 @@ class BatchBench:
         """A batch of that file, from the request until it is in progress."""
 
         async def act() -> str:
-            made = (await self._client.post("/v1/batches", json=_new(file_id))).raise_for_status().json()
-            batch_id: str = made["id"]
+            batch_id = await self.ask(file_id)
             await self.reached(batch_id, lambda batch: batch["status"] != "validating")
             return batch_id
 
         return await self._timed(act)
+
+    async def ask(self, file_id: str, headers: Mapping[str, str] | None = None) -> str:
+        """A batch of that file; its client waits for the check for as long as it is let, unless its headers say no."""
+        made = await self._client.post("/v1/batches", json=_new(file_id), headers=headers)
+        batch_id: str = made.raise_for_status().json()["id"]
+        return batch_id
 
     async def cancel(self, batch_id: str) -> Step:
         """Every line that has not ended, until the request is answered."""
@@ -97,6 +126,19 @@ class BatchBench:
             (await self._client.post(f"/v1/batches/{batch_id}/cancel")).raise_for_status()
 
         return (await self._timed(act))[1]
+
+    async def expire(self, batch_id: str) -> Expiry:
+        """Every line that has not ended, by a deadline that is moved to now.
+
+        Only the job's row is written: that deadline is the one of all its lines, and what the sweep looks for.
+        """
+        with psycopg.connect(self._stack.facts["database_url"], connect_timeout=10) as database:
+            database.execute(EXPIRE.encode(), (batch_id.removeprefix("batch_"),))
+        began = time.perf_counter()
+        await self.reached(batch_id, lambda batch: batch["request_counts"]["expired"])
+        seen = time.perf_counter()
+        await self.reached(batch_id, lambda batch: not has_open_lines(batch))
+        return Expiry(unseen_s=seen - began, ended_s=time.perf_counter() - seen)
 
     async def finish(self, batch_id: str) -> tuple[dict[str, Any], Step]:
         """Both files, until the batch is final."""
@@ -114,7 +156,7 @@ class BatchBench:
             raise RuntimeError(f"lines of the benchmark failed: {batch['error_summary']}")
         return ran_s, writing.seconds
 
-    async def reached(self, batch_id: str, so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def reached(self, batch_id: str, so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The batch, once it is so; it is read often."""
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
@@ -131,36 +173,31 @@ class BatchBench:
         return sum(answer.json()["bytes"] for answer in answers)
 
     async def _timed(self, act: Callable[[], Awaitable[Done]]) -> tuple[Done, Step]:
-        async with self._memory() as grown:
+        async with self._memory() as seen:
             began = time.perf_counter()
             done = await act()
             seconds = time.perf_counter() - began
-        return done, Step(seconds=seconds, grown_mb=grown)
+        api, *units = seen
+        return done, Step(seconds=seconds, api=api, unit=max(units, key=lambda unit: unit.grown))
 
     @asynccontextmanager
-    async def _memory(self) -> AsyncIterator[dict[str, float]]:
-        """Fills in by how much each process grew at most, over what it had."""
-        watched = dict(self._processes())
-        before = {name: rss_mb(pid) for name, pid in watched.items()}
-        grown = dict.fromkeys(watched, 0.0)
+    async def _memory(self) -> AsyncIterator[list[Memory]]:
+        """Of the api and of each unit; the most is kept up to date while this is open."""
+        pids = self._stack.pids
+        watched = [pids["api"][0], *pids["worker"]]
+        seen = [Memory(now, now) for now in map(rss_mb, watched)]
 
         async def look() -> None:
             while True:
-                for name, pid in watched.items():
-                    grown[name] = max(grown[name], rss_mb(pid) - before[name])
+                for n, pid in enumerate(watched):
+                    seen[n] = Memory(seen[n].before, max(seen[n].most, rss_mb(pid)))
                 await asyncio.sleep(LOOK_S)
 
         looking = asyncio.create_task(look())
         try:
-            yield grown
+            yield seen
         finally:
             looking.cancel()
-
-    def _processes(self) -> Iterator[tuple[str, int]]:
-        pids = self._stack.pids
-        yield "api", pids["api"][0]
-        for number, pid in enumerate(pids["worker"], 1):
-            yield f"unit {number}", pid
 
 
 def copied_s(database_url: str, job_id: str) -> float:
@@ -186,8 +223,12 @@ def client(stack: Stack, key: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"http://127.0.0.1:{stack.port}", headers=headers, timeout=120, trust_env=False)
 
 
-def lines(count: int, *, text: str = SYSTEM) -> bytes:
-    """An input file's bytes."""
+def lines(count: int, *, most_bytes: int | None = None) -> bytes:
+    """An input file; with most_bytes as large as it may be, else about a kilobyte a line."""
+    text = SYSTEM
+    if most_bytes is not None:
+        room = most_bytes // count - len(_line(count, ""))
+        text = (SYSTEM * (room // len(SYSTEM) + 1))[:room]
     return b"".join(_line(number, text) for number in range(count))
 
 

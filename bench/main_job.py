@@ -1,6 +1,6 @@
 """The main job beside its floor, on this machine, in one run.
 
-python -m bench.main_job [--quick]
+python -m bench.main_job [--quick | --check]
 """
 
 import sys
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import report
-from bench.measure import Bench, Results
+from bench.goals import BUDGET, Goal, Judged
+from bench.loop import percentile
+from bench.measure import ACCEPT, Bench, Results
 from bench.program import Program, progress
 from bench.stack import BareLoop, Stack
 
@@ -27,7 +29,23 @@ class Plan:
     single_calls: int = 100
 
 
-QUICK = Plan(workers=(1,), run_s=0.5, warm_s=0.3, single_calls=30)
+QUICK_PLAN = Plan(workers=(1,), run_s=0.5, warm_s=0.3, single_calls=30)
+
+ACCEPTED = Goal(what="accepted at c=32", unit="/s", bound=1500, source=BUDGET, at_least=True)
+ACCEPTED_P99 = Goal(what="p99 of an accept at c=32", unit="ms", bound=50, source=BUDGET)
+START_P50 = Goal(what="p50 of the start of a single call", unit="ms", bound=5, source=BUDGET)
+START_P99 = Goal(what="p99 of the start of a single call", unit="ms", bound=25, source=BUDGET)
+ADDED_P50 = Goal(what="added p50 at c=1, one worker unit", unit="ms", bound=10, source=BUDGET)
+ADDED_P99 = Goal(what="added p99 at c=16, one worker unit", unit="ms", bound=25, source=BUDGET)
+OWN_CPU = Goal(what="Waybill's own CPU of a call at c=64, one worker unit", unit="ms", bound=1.5, source=BUDGET)
+API_RSS = Goal(what="resident memory of the api", unit="MB", bound=120, source=BUDGET)
+UNIT_RSS = Goal(what="resident memory of a worker unit", unit="MB", bound=350, source=BUDGET)
+
+
+def beside_bare(workers: int) -> Goal:
+    """Calls a second by those of bare litellm, with so many worker units and the most clients."""
+    what = f"whole path by bare litellm at c=64, {workers} worker unit(s)"
+    return Goal(what=what, unit="x", bound=0.75, source=BUDGET, at_least=True)
 
 
 async def measured(stack: Stack, plan: Plan) -> Results:
@@ -92,15 +110,35 @@ def sections(results: Results, plan: Plan) -> dict[str, str]:
     }
 
 
+def judged(results: Results, plan: Plan) -> list[Judged]:
+    """Speed with the most clients, waiting with few."""
+    one, most = plan.workers[0], CONCURRENCIES[-1]
+    accepts = results.of(ACCEPT, plan.workers[-1], ACCEPT_CONCURRENCY)
+    units = [megabytes for name, megabytes in results.rss_mb.items() if name != "api"]
+    return [
+        ACCEPTED.of(*map(report.speed, accepts)),
+        ACCEPTED_P99.of(*map(report.p99, accepts)),
+        START_P50.of(percentile(results.start_ms, 50)),
+        START_P99.of(percentile(results.start_ms, 99)),
+        *(beside_bare(count).of(*report.ratios(results, count, most)) for count in plan.workers),
+        ADDED_P50.of(*report.added_ms(results, one, CONCURRENCIES[0], report.p50)),
+        ADDED_P99.of(*report.added_ms(results, one, CONCURRENCIES[1], report.p99)),
+        OWN_CPU.of(*report.own_cpu_ms(results, one, most)),
+        API_RSS.of(results.rss_mb["api"]),
+        UNIT_RSS.of(max(units)),
+    ]
+
+
 PROGRAM = Program(
     module="bench.main_job",
     about="The main job beside a bare litellm loop.",
     title="Waybill's main job",
     plan=Plan(),
-    look=QUICK,
+    quick=QUICK_PLAN,
     told=lambda plan: f"{plan.rounds} rounds of {plan.run_s:g} s each after a warm-up",
     measured=measured,
     sections=sections,
+    judged=judged,
     runs=lambda results: results.runs,
 )
 

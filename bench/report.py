@@ -1,6 +1,6 @@
 """The results as text: aligned tables, units in the heads, medians over the rounds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 from bench.loop import percentile
@@ -42,14 +42,35 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 0) 
     return "\n".join(_line(words, widths, left) for words in lines)
 
 
+def spread(values: Iterable[float], digits: int = 0) -> str:
+    """The lowest and the highest of the rounds."""
+    found = sorted(values)
+    return f"{found[0]:.{digits}f}-{found[-1]:.{digits}f}"
+
+
+def ratios(results: Results, workers: int, concurrency: int) -> list[float]:
+    """Calls per second of the whole path beside the bare loop of the same round."""
+    return [speed(run) / speed(bare) for run, bare in _pairs(results, workers, concurrency)]
+
+
+def added_ms(results: Results, workers: int, concurrency: int, value: Value) -> list[float]:
+    """What a call of the whole path takes longer than in the bare loop of the same round."""
+    return [value(run) - value(bare) for run, bare in _pairs(results, workers, concurrency)]
+
+
+def own_cpu_ms(results: Results, workers: int, concurrency: int) -> list[float]:
+    """CPU per call of Waybill, Postgres and Valkey, less that of the bare loop of the same round."""
+    pairs = _pairs(results, workers, concurrency)
+    return [sum(map(run.cpu_ms, OWN)) - bare.cpu_ms("bare") for run, bare in pairs]
+
+
 def floor(results: Results, workers: Sequence[int], concurrencies: Sequence[int]) -> str:
     """1: the bare loop, over all its rounds."""
     rows = []
     for c in concurrencies:
         runs = [run for count in workers for run in results.of(BARE, count, c)]
-        spread = f"{min(map(speed, runs)):.0f}-{max(map(speed, runs)):.0f}"
         cpu = _median(runs, lambda run: run.cpu_ms("bare"))
-        rows.append([f"{c}", f"{_median(runs, speed):.0f}", spread, *_ms(runs, p50, p99), f"{cpu:.2f}"])
+        rows.append([f"{c}", *_speeds(runs), *_ms(runs, p50, p99), f"{cpu:.2f}"])
     return table(["c", "calls/s", "(rounds)", "p50 ms", "p99 ms", "CPU ms/call"], rows)
 
 
@@ -59,10 +80,9 @@ def whole(results: Results, workers: Sequence[int], concurrencies: Sequence[int]
     for count in workers:
         for c in concurrencies:
             runs, bare = results.of(WHOLE, count, c), results.of(BARE, count, c)
-            ratios = [speed(run) / speed(floor_) for run, floor_ in zip(runs, bare, strict=True)]
-            added = [f"{_added(runs, bare, value):+.1f}" for value in (p50, p99)]
-            spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-            beside = [f"{_median(bare, speed):.0f}", f"{median(ratios):.2f}", spread, *added]
+            found = ratios(results, count, c)
+            added = [f"{median(added_ms(results, count, c, value)):+.1f}" for value in (p50, p99)]
+            beside = [f"{_median(bare, speed):.0f}", f"{median(found):.2f}", spread(found, 2), *added]
             rows.append([f"{count}", f"{c}", f"{_median(runs, speed):.0f}", *_ms(runs, p50, p99), *beside])
     head = ["workers", "c", "calls/s", "p50 ms", "p99 ms", "bare/s", "ratio", "(rounds)", "added p50", "added p99"]
     return table(head, rows)
@@ -71,8 +91,7 @@ def whole(results: Results, workers: Sequence[int], concurrencies: Sequence[int]
 def accepted(results: Results, workers: int, concurrency: int) -> str:
     """3: accepting alone."""
     runs = results.of(ACCEPT, workers, concurrency)
-    spread = f"{min(map(speed, runs)):.0f}-{max(map(speed, runs)):.0f}"
-    row = [f"{concurrency}", f"{_median(runs, speed):.0f}", spread, *_ms(runs, p50, p99)]
+    row = [f"{concurrency}", *_speeds(runs), *_ms(runs, p50, p99)]
     cpu = [f"{_median(runs, lambda run, part=part: run.cpu_ms(part)):.2f}" for part in ("api", "postgres", "valkey")]  # type: ignore[misc]
     return table(
         ["c", "accepted/s", "(rounds)", "p50 ms", "p99 ms", "api CPU", "Postgres CPU", "Valkey CPU"], [row + cpu]
@@ -86,7 +105,7 @@ def cpu_by_part(results: Results, workers: Sequence[int], concurrencies: Sequenc
     rows = [[name, *(_cpu(results, column, (part,)) for column in columns)] for part, name in PARTS.items()]
     rows.append(["all of it", *(_cpu(results, column, tuple(PARTS)) for column in columns)])
     rows.append(["bare litellm loop", *(f"{_bare_cpu(results, column):.2f}" for column in columns)])
-    rows.append(["Waybill's own", *(_own(results, column) for column in columns)])
+    rows.append(["Waybill's own", *(f"{median(own_cpu_ms(results, *column)):.2f}" for column in columns)])
     return table(head, rows, left=1)
 
 
@@ -118,8 +137,14 @@ def _ms(runs: Sequence[Run], *values: Value) -> list[str]:
     return [f"{_median(runs, value):.1f}" for value in values]
 
 
-def _added(runs: Sequence[Run], bare: Sequence[Run], value: Value) -> float:
-    return median(value(run) - value(floor_) for run, floor_ in zip(runs, bare, strict=True))
+def _speeds(runs: Sequence[Run]) -> list[str]:
+    return [f"{_median(runs, speed):.0f}", spread(map(speed, runs))]
+
+
+def _pairs(results: Results, workers: int, concurrency: int) -> list[tuple[Run, Run]]:
+    """Whole path and bare loop of each round."""
+    at = (workers, concurrency)
+    return list(zip(results.of(WHOLE, *at), results.of(BARE, *at), strict=True))
 
 
 def _cpu(results: Results, column: tuple[int, int], parts: Sequence[str]) -> str:
@@ -128,8 +153,3 @@ def _cpu(results: Results, column: tuple[int, int], parts: Sequence[str]) -> str
 
 def _bare_cpu(results: Results, column: tuple[int, int]) -> float:
     return _median(results.of(BARE, *column), lambda run: run.cpu_ms("bare"))
-
-
-def _own(results: Results, column: tuple[int, int]) -> str:
-    pairs = zip(results.of(WHOLE, *column), results.of(BARE, *column), strict=True)
-    return f"{median(sum(map(run.cpu_ms, OWN)) - bare.cpu_ms('bare') for run, bare in pairs):.2f}"

@@ -1,6 +1,6 @@
 """Streams through Waybill beside bare litellm streams, on this machine, in one run.
 
-python -m bench.streams [--quick]
+python -m bench.streams [--quick | --check]
 """
 
 import resource
@@ -40,7 +40,7 @@ class Plan:
         )
 
 
-LOOK = Plan(rounds=1, short_s=2.0, paced_s=2.0, quick_s=1.0, warm_s=0.5, open_streams=100)
+QUICK_PLAN = Plan(rounds=1, short_s=2.0, paced_s=2.0, quick_s=1.0, warm_s=0.5, open_streams=100)
 FIRST: Sequence[Case] = ((SHORT, 1), (PACED, 1), (PACED, 16), (QUICK, 1), (QUICK, 16))
 AGES: Sequence[Case] = ((SHORT, 1), (PACED, 1), (PACED, 16))
 SPEEDS: Sequence[Case] = ((QUICK, 1), (QUICK, 16))
@@ -105,10 +105,10 @@ PROGRAM = Program(
     about="Streams beside bare litellm streams.",
     title="Waybill's streams",
     plan=Plan(),
-    look=LOOK,
-    told=lambda plan: f"{plan.rounds} rounds, one api, one worker unit",
+    quick=QUICK_PLAN,
     measured=measured,
     sections=sections,
+    judged=lambda results, _: stream_report.judged(results, AGES, CPU),
     runs=lambda results: results.runs,
 )
 
