@@ -3,7 +3,7 @@
 from typing import Any
 
 from shared.admin_users import User
-from shared.audit import Line
+from shared.audit import Entry
 from shared.clock import iso
 
 
@@ -22,15 +22,15 @@ def user_object(user: User) -> dict[str, Any]:
     }
 
 
-def audit_object(line: Line) -> dict[str, Any]:
-    """A line of the audit log."""
+def audit_object(entry: Entry) -> dict[str, Any]:
+    """An entry of the audit log."""
     return {
-        "audit_id": str(line.id),
-        "user_id": line.user_id,
-        "action": line.action,
-        "resource_type": line.resource_type,
-        "resource_id": line.resource_id,
-        "details": line.details,
-        "ip_address": line.ip_address,
-        "created_at": iso(line.created_at),
+        "audit_id": str(entry.id),
+        "user_id": entry.user_id,
+        "action": entry.action,
+        "resource_type": entry.resource_type,
+        "resource_id": entry.resource_id,
+        "details": entry.details,
+        "ip_address": entry.ip_address,
+        "created_at": iso(entry.created_at),
     }

@@ -12,9 +12,9 @@ from api import key_rules, sessions
 from api.face import NATIVE, Face
 from api.last_active import LastActive
 from api.sessions import CHALLENGE
-from shared import clock, credentials, keys, log
+from shared import clock, key_secrets, keys, log
 from shared.admin_users import Role
-from shared.audit import Actor
+from shared.audit import Admin
 from shared.db import Database, Tx
 from shared.errors import Forbidden, Unauthorized
 from shared.settings import Settings
@@ -62,16 +62,16 @@ class Caller:
         return self.key
 
     @property
-    def actor(self) -> Actor | None:
+    def admin(self) -> Admin | None:
         """Who the audit log names; None for a team, which acts for itself."""
         if self.role is None:
             return None
-        return Actor(user_id=str(self.user_id or "admin_key"), ip_address=self.ip_address)
+        return Admin(user_id=str(self.user_id or "admin_key"), ip_address=self.ip_address)
 
     @property
     def by(self) -> str:
         """Who a row says that it was made or changed by; empty for a team."""
-        return self.actor.user_id if self.actor else ""
+        return self.admin.user_id if self.admin else ""
 
     @property
     def principal(self) -> str | None:
@@ -127,7 +127,7 @@ class Authenticator:
         self._cache.clear()
 
     def _is_admin_key(self, secret: str) -> bool:
-        return bool(self._admin_key) and credentials.same(secret, self._admin_key)
+        return bool(self._admin_key) and key_secrets.same(secret, self._admin_key)
 
     def _admin(self, secret: str, access: Access, ip_address: str | None) -> Caller:
         if not self._is_admin_key(secret):
@@ -148,7 +148,7 @@ class Authenticator:
         return Caller(role=session.role, user_id=session.user_id, session=session.hash, ip_address=ip_address)
 
     async def _team(self, request: Request, secret: str, access: Access, *, even_suspended: bool) -> Caller:
-        hash_ = credentials.key_hash(secret)
+        hash_ = key_secrets.key_hash(secret)
         key = await self._known(hash_, lambda tx: keys.find(tx, hash_))
         if key is None:
             raise Unauthorized(_unknown(secret, access), headers=CHALLENGE)

@@ -25,6 +25,7 @@ from shared.batches import MOST_INPUT_BYTES
 from shared.db import Tx
 from shared.errors import BadRequest, BodyTooLarge, Invalid, Unavailable, WaybillError
 from shared.file_writing import FileWriter
+from shared.json_text import MAX_VALUES, has_too_many_values
 from shared.keys import Key
 from shared.runtime import Runtime
 from shared.states import FilePurpose
@@ -32,10 +33,10 @@ from shared.states import FilePurpose
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 DRY_RUN_KEPT_S = 3600
 """How long lines that came with a dry run are kept, when they are not removed right after it."""
-FILENAME = "batch_input.jsonl"
 LOOKED_AT = 1024
 """Bytes behind the first line that tell whether there are more."""
 UPLOAD_FIRST = "Upload the file at /v1/files first, or send its lines as the body, as application/x-ndjson"
+SEND_MORE = f"send up to {MOST_INPUT_BYTES >> 20} MB of lines as application/x-ndjson, or upload a file at /v1/files"
 SAY_LINES = "The body is lines: send it with Content-Type: application/x-ndjson, and its endpoint in the query"
 NO_FILE = "No such file of purpose 'batch': upload it again"
 
@@ -44,9 +45,7 @@ class JsonTooLarge(BodyTooLarge):
     """The JSON body is over the limit; lines and files may be longer."""
 
     def __init__(self, limit_bytes: int) -> None:
-        most, more = limit_bytes / 2**20, MOST_INPUT_BYTES >> 20
-        told = f"send up to {more} MB of lines as application/x-ndjson, or upload a file at /v1/files"
-        WaybillError.__init__(self, f"A JSON body may have at most {most:g} MB: {told}")
+        WaybillError.__init__(self, f"A JSON body may have at most {limit_bytes / 2**20:g} MB: {SEND_MORE}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ async def received_lines(rt: Runtime, caller: Caller, request: Request) -> Uploa
         return None
     asked_in_query(query_of(request, BatchQuery))
     await _ask_door(rt, caller, request)
-    return await uploads.stored_body(rt, caller, request, filename=FILENAME, limit_bytes=MOST_INPUT_BYTES)
+    return await uploads.stored_body(rt, caller, request, filename=files.BROUGHT, limit_bytes=MOST_INPUT_BYTES)
 
 
 def asked_in_query(query: BatchQuery) -> BatchIn:
@@ -157,11 +156,16 @@ def _check_place(name: str, *, is_lines: bool) -> None:
 
 
 async def _check_json(request: Request, limit_bytes: int) -> None:
-    """Refuse lines that do not say so: JSON has nothing behind its end. Raises BadRequest, JsonTooLarge."""
+    """Refuse what would better come as lines, and lines that do not say so: JSON has nothing behind its end.
+
+    Raises BadRequest, Invalid, JsonTooLarge.
+    """
     try:
         raw = await read_body(request, limit_bytes)
     except BodyTooLarge:
         raise JsonTooLarge(limit_bytes) from None
+    if has_too_many_values(raw):
+        raise Invalid.at(["body"], f"holds more than {MAX_VALUES} values: {SEND_MORE}", "value_error.too_many_values")
     end = raw.find(b"\n") if raw.startswith(b"{") else -1
     if end > 0 and raw[end : end + LOOKED_AT].strip() and _is_json(raw[:end]):
         raise BadRequest(SAY_LINES)
@@ -195,7 +199,7 @@ def _unwritten(rt: Runtime, key: Key, *, kept_s: int) -> Upload:
     file_id, purpose = ids.new(), FilePurpose.BATCH
     bound = rt.settings.team_files_bytes
     writer = FileWriter(
-        rt.db, file_id=file_id, team_id=key.team_id, purpose=purpose, filename=FILENAME, team_bytes=bound
+        rt.db, file_id=file_id, team_id=key.team_id, purpose=purpose, filename=files.BROUGHT, team_bytes=bound
     )
     return Upload(writer=writer, fingerprint=b"", expires_after_s=kept_s)
 

@@ -17,7 +17,7 @@ from shared.states import BatchStatus, Endpoint
 GUESSES = ("estimated_completion_at",)
 """Of the object, what is another in every read though nothing has happened."""
 FAULT = ("code", "message", "param", "line")
-MONEY_CODES = ("insufficient_credits", "budget_exceeded", "budget_in_flight")
+REFUSED_WHOLE = ("insufficient_credits", "budget_exceeded", "budget_in_flight", "rate_limited")
 """Refusals that are no line's fault."""
 STOPPED = f" (the check stopped here, at {MOST_FAULTS:,} faults: lines behind this one were not looked at)"
 
@@ -75,6 +75,7 @@ def batch_object(batch: BatchView) -> dict[str, Any]:
         "estimated_cost_usd": money.usd(batch.estimated_nanousd),
         "credits_charged": batch.credits_charged,
         "error_summary": _error_summary(batch),
+        "callback": _callback(batch),
     }
 
 
@@ -90,7 +91,7 @@ def errors_object(errors: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def dry_run_object(checked: Batch, account: Balance) -> dict[str, Any]:
     """What a batch that was only checked would be told."""
-    faults = [error for error in checked.errors or [] if error["code"] not in MONEY_CODES]
+    faults = [error for error in checked.errors or [] if error["code"] not in REFUSED_WHOLE]
     has_room = account.room is None or checked.credits_needed <= account.room
     return {
         "valid": not faults,
@@ -123,6 +124,17 @@ def _usage(batch: BatchView) -> dict[str, Any]:
         "output_tokens": batch.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": batch.reasoning_tokens},
         "total_tokens": batch.prompt_tokens + batch.completion_tokens,
+    }
+
+
+def _callback(batch: BatchView) -> dict[str, Any] | None:
+    if batch.callback_url is None:
+        return None
+    return {
+        "url": batch.callback_url,
+        "events": batch.callback_events,
+        "state": batch.callback_state or "pending",
+        "last_status": batch.last_status,
     }
 
 

@@ -13,7 +13,7 @@ OURS = (429, 503)
 """Statuses that say when to come again."""
 
 
-def failure(call: Call, headers: Mapping[str, str], provider: str | None = None) -> CallFailed:
+def failure(call: Call, headers: Mapping[str, str], provider: str | None) -> CallFailed:
     """The error for a call that failed or was cancelled. provider: of its last attempt."""
     code = call.error_code or "internal_error"
     failed = FAILURES[code]

@@ -123,9 +123,10 @@ class CallStream:
                 return entries
             if self._is_cut:
                 raise CallGoesOn(CLOSING)
+            # Before the row is read: an end that comes between the two is heard.
+            self._expect_again()
             call = await self._row()
             if call.completed_at is None:
-                self._expect_again()
                 return []
             self._ended = call
             self.follower.leave()

@@ -13,10 +13,9 @@ from api.open_uploads import OpenUploads
 from api.readings import Readings
 from api.streams import Pace, Streams
 from api.waiting import Waiters
-from shared.db import one_to_blame
-from shared.group_commit import GroupCommit
 from shared.intake import Accepted, Submission, accept
 from shared.runtime import Runtime
+from shared.team_commit import TeamCommit
 from shared.team_queue import Depths
 
 
@@ -25,7 +24,7 @@ class Desk:
     """Handlers take it as `desk`."""
 
     door: Door
-    intake: GroupCommit[Submission, Accepted]
+    intake: TeamCommit[Submission, Accepted]
     waiters: Waiters
     log: LogWatch
     lines: LineWatch
@@ -43,7 +42,7 @@ async def open_desk(rt: Runtime) -> AsyncIterator[Desk]:
     watch = LogWatch(rt.db)
     desk = Desk(
         door=Door(rt),
-        intake=GroupCommit(lambda group: accept(rt, group, depths), alone=one_to_blame),
+        intake=TeamCommit(lambda group, lock_s: accept(rt, group, depths, lock_s=lock_s), patient=rt.db.patient),
         waiters=Waiters(rt.db, rt.redis, heard=watch.look_soon),
         log=watch,
         lines=LineWatch(rt.db),

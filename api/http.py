@@ -114,7 +114,7 @@ async def _answered(request: Request, given: Given) -> Response:
     caller = Caller()
     if given.access != "none":
         caller = await authenticator.caller(request, given.access, face=given.face, even_suspended=given.even_suspended)
-        tell(request, team_id=caller.team_id, admin=caller.actor.user_id if caller.actor else None)
+        tell(request, team_id=caller.team_id, admin=caller.admin.user_id if caller.admin else None)
     if given.reads is None:
         return await _once(request, given, caller, None)
     received = await given.reads(runtime, caller, request)
@@ -226,7 +226,7 @@ def validated(model: type[Model], value: object, place: str) -> Model:
         raise Invalid(findings(error, place, names_of(model))) from None
 
 
-def failed(request: Request, error: Exception, face: Face = NATIVE) -> Response:
+def failed(request: Request, error: Exception, face: Face) -> Response:
     """The response for an error: the contract's text for ours, 503 for infrastructure, 500 and a log line for bugs."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=CLIENT_CLOSED)

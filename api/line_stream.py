@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping
 
 from api.followed_stream import BrokenOff, FollowedStream
-from api.line_waiting import Follower
+from api.line_waiting import LineFollower
 from api.streams import Pace
 from api.wire.media import LINES
 from shared import ids, log
@@ -30,7 +30,7 @@ class LineStream(FollowedStream):
     still_here = b"\n"
 
     def __init__(
-        self, follower: Follower, pace: Pace, *, after: int, until: int | None, headers: Mapping[str, str]
+        self, follower: LineFollower, pace: Pace, *, after: int, until: int | None, headers: Mapping[str, str]
     ) -> None:
         super().__init__(follower, pace, headers, {"batch": ids.batch(follower.batch_id)})
         self._follower = follower

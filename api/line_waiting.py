@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from uuid import UUID
 
+from api.waiting import woken
 from shared import batch_output, batch_results, log, tasks
 from shared.batch_results import Progress
 from shared.db import Database
@@ -33,7 +34,7 @@ class Page:
     last: int
 
 
-class Follower:
+class LineFollower:
     """One who waits for the lines of a batch that end after those he has."""
 
     def __init__(self, watch: "LineWatch", batch_id: UUID, known: Progress) -> None:
@@ -49,13 +50,7 @@ class Follower:
 
     async def wait(self, timeout_s: float) -> None:
         """Until more is known, `wake`, or this time has passed."""
-        if not self._woken.is_set() and timeout_s > 0 and not self.is_over:
-            timer = asyncio.get_running_loop().call_later(timeout_s, self.wake)
-            try:
-                await self._woken.wait()
-            finally:
-                timer.cancel()
-        self._woken.clear()
+        await woken(self._woken, 0 if self.is_over else timeout_s)
 
     async def page(self, after: int, limit: int = MOST_LINES) -> Page:
         """The lines after this number. Raises what the database raises."""
@@ -84,7 +79,7 @@ class LineWatch:
         self.is_closed = False
         self._db = db
         self._look_every_s = look_every_s
-        self._followers: dict[UUID, set[Follower]] = {}
+        self._followers: dict[UUID, set[LineFollower]] = {}
         self._any = asyncio.Event()
         self._reads: dict[tuple[UUID, int, int], asyncio.Task[Page]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -107,18 +102,18 @@ class LineWatch:
         if self._task is not None:
             await tasks.end([self._task])
 
-    def reader(self, batch_id: UUID, known: Progress) -> Follower:
+    def reader(self, batch_id: UUID, known: Progress) -> LineFollower:
         """One who reads the lines that there are, and is told of no others."""
-        return Follower(self, batch_id, known)
+        return LineFollower(self, batch_id, known)
 
-    def follow(self, batch_id: UUID, known: Progress) -> Follower:
+    def follow(self, batch_id: UUID, known: Progress) -> LineFollower:
         """Follow a batch that was so far a moment ago; the follower leaves in the end."""
-        follower = Follower(self, batch_id, known)
+        follower = LineFollower(self, batch_id, known)
         self._followers.setdefault(batch_id, set()).add(follower)
         self._any.set()
         return follower
 
-    def forget(self, follower: Follower) -> None:
+    def forget(self, follower: LineFollower) -> None:
         """Look no more for this one."""
         followers = self._followers.get(follower.batch_id, set())
         followers.discard(follower)

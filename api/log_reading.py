@@ -1,6 +1,6 @@
 """Reading a team's event log for one request: a page, a page that is waited for, or a stream."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -11,18 +11,21 @@ from starlette.responses import Response
 from api import prefer
 from api.desk import Desk
 from api.log_stream import LogStream
-from api.log_waiting import Follower
+from api.log_waiting import LogFollower
 from api.replies import JSON
 from api.wire.events import JOB_ENDS
 from shared import clock, event_log, ids
 from shared.db import Tx
 from shared.errors import BadRequest, Gone
-from shared.event_log import START, Entry, Lost, Place, Slice, Wanted
+from shared.event_log import START, Entry, Filter, Lost, Place, Slice
 from shared.runtime import Runtime
+from shared.states import FINAL_BATCHES
 
 STREAM_READ = 100
 """Events that a stream reads at a time while it catches up."""
-FINAL = tuple(f"job.{end}" for end in JOB_ENDS)
+LAST_OF_JOB = tuple(f"job.{end}" for end in JOB_ENDS)
+LAST_OF_BATCH = tuple(f"batch.{end}" for end in FINAL_BATCHES)
+"""Of a batch's job the last event is the batch's: its files are written after the job has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class Reader:
 
     rt: Runtime
     team_id: str
-    wanted: Wanted
+    wanted: Filter
     limit: int
 
     async def start(self, tx: Tx, after: str | None) -> Place:
@@ -89,21 +92,21 @@ async def streamed(desk: Desk, reader: Reader, place: Place) -> Response:
     return LogStream(follower, await _first(follower), desk.pace)
 
 
-async def job_streamed(desk: Desk, reader: Reader, place: Place, *, is_final: bool) -> Response:
+async def job_streamed(desk: Desk, reader: Reader, place: Place, *, last: Collection[str], is_final: bool) -> Response:
     """The events of a job until its final one, or 204 where nothing is left to tell. Raises what refuses the request.
 
-    is_final: the job had ended before the log is read.
+    last: the types of which its final event is one. is_final: that was recorded before the log is read.
     """
     told = reader.wanted
     # The final event ends the stream, whether the client wants to hear of it or not.
-    types = None if told.types is None else [*told.types, *FINAL]
+    types = None if told.types is None else [*told.types, *last]
     reader = replace(reader, wanted=replace(told, types=types, since=None))
     follower = desk.log.follow(reader.team_id, reader.wanted, place, reader.again)
     first = await _first(follower)
     if is_final and not follower.is_behind and not any(map(told.takes, first)):
         follower.leave()
         return Response(status_code=204)
-    return LogStream(follower, first, desk.pace, is_told=told.takes, is_last=_is_final)
+    return LogStream(follower, first, desk.pace, is_told=told.takes, is_last=lambda entry: entry.type in last)
 
 
 async def _waited_for(desk: Desk, reader: Reader, found: Slice, wait_s: float) -> Slice:
@@ -121,13 +124,9 @@ async def _waited_for(desk: Desk, reader: Reader, found: Slice, wait_s: float) -
     return found
 
 
-async def _first(follower: Follower) -> list[Entry]:
+async def _first(follower: LogFollower) -> list[Entry]:
     try:
         return await follower.take(0)
     except BaseException:
         follower.leave()
         raise
-
-
-def _is_final(entry: Entry) -> bool:
-    return entry.type in FINAL

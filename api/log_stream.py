@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable
 
 from api.followed_stream import FollowedStream
-from api.log_waiting import Follower
+from api.log_waiting import LogFollower
 from api.streams import Pace
 from shared import ids, log
 from shared.db import is_down
@@ -39,7 +39,7 @@ class LogStream(FollowedStream):
 
     def __init__(
         self,
-        follower: Follower,
+        follower: LogFollower,
         first: Iterable[Entry],
         pace: Pace,
         *,

@@ -10,9 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from api.waiting import woken
 from shared import event_log, log, tasks
 from shared.db import Database
-from shared.event_log import Entry, Place, Slice, Wanted
+from shared.event_log import Entry, Filter, Place, Slice
 
 logger = log.get(__name__)
 
@@ -30,10 +31,10 @@ READ_AT_ONCE = 3
 """Followers that may read by themselves at a time: the process has few connections, and other work."""
 
 
-class Follower:
+class LogFollower:
     """One who follows a team's log from a place: he gets what he wants of it in order, each event once."""
 
-    def __init__(self, watch: "LogWatch", team_id: str, wanted: Wanted, place: Place, read: Read) -> None:
+    def __init__(self, watch: "LogWatch", team_id: str, wanted: Filter, place: Place, read: Read) -> None:
         self.team_id = team_id
         self.place = place
         """Behind the last event that he was given or that waits for him."""
@@ -54,13 +55,7 @@ class Follower:
         """What came since; empty when nothing did in this time, or after `wake`. Raises what reading the log raises."""
         if not self._waiting and self.is_behind and not self.is_over:
             return await self._catch_up()
-        if not self._waiting and not self._woken.is_set() and timeout_s > 0 and not self.is_over:
-            timer = asyncio.get_running_loop().call_later(timeout_s, self.wake)
-            try:
-                await self._woken.wait()
-            finally:
-                timer.cancel()
-        self._woken.clear()
+        await woken(self._woken, 0 if self._waiting or self.is_over else timeout_s)
         found, self._waiting, self._characters = list(self._waiting), deque(), 0
         return found
 
@@ -105,7 +100,7 @@ class _Team:
 
     def __init__(self, last: int) -> None:
         self.last = last
-        self.followers: set[Follower] = set()
+        self.followers: set[LogFollower] = set()
 
 
 class LogWatch:
@@ -117,7 +112,7 @@ class LogWatch:
         self._db = db
         self._look_every_s = look_every_s
         self._teams: dict[str, _Team] = {}
-        self._everyone: set[Follower] = set()
+        self._everyone: set[LogFollower] = set()
         self._any = asyncio.Event()
         self._told = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -139,13 +134,13 @@ class LogWatch:
         if self._task is not None:
             await tasks.end([self._task])
 
-    def follow(self, team_id: str, wanted: Wanted, place: Place, read: Read) -> Follower:
+    def follow(self, team_id: str, wanted: Filter, place: Place, read: Read) -> LogFollower:
         """Follow a team's log from a place on; the follower leaves in the end. read: for as long as he is behind."""
-        follower = Follower(self, team_id, wanted, place, read)
+        follower = LogFollower(self, team_id, wanted, place, read)
         self._everyone.add(follower)
         return follower
 
-    def forget(self, follower: Follower) -> None:
+    def forget(self, follower: LogFollower) -> None:
         """Look no more for this one."""
         self._everyone.discard(follower)
         team = self._teams.get(follower.team_id)
@@ -154,7 +149,7 @@ class LogWatch:
             if not team.followers:
                 del self._teams[follower.team_id]
 
-    def join(self, follower: Follower) -> None:
+    def join(self, follower: LogFollower) -> None:
         """Look for this one too, from where he is: he is level with the look at his team, if there is one."""
         team = self._teams.setdefault(follower.team_id, _Team(follower.place.seq))
         team.followers.add(follower)

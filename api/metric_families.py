@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from api.metrics import family, gauge
 from shared import clock, delivery_health, delivery_lists, figures
 from shared.db import Tx
-from shared.delivery_health import Standing
+from shared.delivery_health import Health
 from shared.delivery_lists import Summary
 from shared.figures import Used
 
@@ -93,8 +93,8 @@ async def of_work(tx: Tx) -> list[Metric]:
 async def of_webhooks(tx: Tx) -> list[Metric]:
     """Deliveries, their queues and endpoints."""
     summary = await delivery_lists.summary(tx, None)
-    standing = await delivery_health.standing(tx)
-    return [*_of_deliveries(summary, standing.waiting), *_of_endpoints(standing)]
+    health = await delivery_health.find(tx)
+    return [*_of_deliveries(summary, health.waiting), *_of_endpoints(health)]
 
 
 def _of_deliveries(summary: Summary, waiting: int) -> list[Metric]:
@@ -118,25 +118,25 @@ def _of_deliveries(summary: Summary, waiting: int) -> list[Metric]:
     ]  # fmt: skip
 
 
-def _of_endpoints(standing: Standing) -> list[Metric]:
-    statuses = {name: count for name, count in standing.endpoints.items() if name != "failing"}
+def _of_endpoints(health: Health) -> list[Metric]:
+    statuses = {name: count for name, count in health.endpoints.items() if name != "failing"}
     return [
         family(
             "waybill_webhook_circuits", "Queues of deliveries whose receiver is left alone, or tried again.", "gauge",
-            ["state"], [(["open"], standing.open), (["half_open"], standing.half_open)],
+            ["state"], [(["open"], health.open), (["half_open"], health.half_open)],
         ),
-        gauge("waybill_webhook_full_queues", "Queues that take no more deliveries.", standing.full_queues),
+        gauge("waybill_webhook_full_queues", "Queues that take no more deliveries.", health.full_queues),
         family(
             "waybill_webhook_endpoints", "Registered endpoints.", "gauge",
             ["status"], [([status], count) for status, count in statuses.items()],
         ),
         gauge(
             "waybill_webhook_failing_endpoints", "Active endpoints without a success since their first failure.",
-            standing.endpoints["failing"],
+            health.endpoints["failing"],
         ),
         family(
             "waybill_webhook_disabled_endpoints", "Disabled endpoints by what disabled them.", "gauge",
-            ["reason"], [([reason], count) for reason, count in standing.disabled.items()],
+            ["reason"], [([reason], count) for reason, count in health.disabled.items()],
         ),
     ]  # fmt: skip
 

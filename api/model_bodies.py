@@ -11,7 +11,7 @@ from shared.errors import BadRequest, Invalid
 from shared.prices import PriceMap
 from shared.providers import PROVIDERS
 from shared.runtime import Runtime
-from shared.sealed import ALIAS_KEY
+from shared.sealed_columns import ALIAS_KEY
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
 ApiKey = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$")]

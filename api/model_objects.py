@@ -6,7 +6,7 @@ from typing import Any
 
 from shared import money
 from shared.clock import iso
-from shared.model_aliases import Alias, Usage
+from shared.model_aliases import Alias, AliasUsage
 from shared.model_groups import Group, Member
 from shared.prices import PriceMap
 
@@ -41,7 +41,7 @@ def alias(prices: PriceMap, found: Alias, *, usage_count: int) -> dict[str, Any]
     }
 
 
-def alias_with_usage(prices: PriceMap, found: Alias, used: Usage) -> dict[str, Any]:
+def alias_with_usage(prices: PriceMap, found: Alias, used: AliasUsage) -> dict[str, Any]:
     """The alias object with what its calls came to."""
     stats = {
         "total_calls": used.total_calls,

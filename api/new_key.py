@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 
 from api.wire.key_bodies import CreateKey, KeyFields
-from shared import budgets, credentials, keys, money
+from shared import budgets, key_secrets, keys, money
 from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Invalid
-from shared.keys import Terms
+from shared.keys import OwnTerms
 from shared.runtime import Runtime
 
 MIN_KEY = 4
@@ -26,17 +26,17 @@ def check_own(rt: Runtime, key: str, *, field: str = "virtual_key") -> None:
     shortest = MIN_PRODUCTION_KEY if rt.settings.env == "production" else MIN_KEY
     if len(key) < shortest:
         raise Invalid.at(["body", field], f"must have {shortest} characters or more", "value_error.too_short")
-    if credentials.same(key, rt.settings.admin_key.get_secret_value()):
+    if key_secrets.same(key, rt.settings.admin_key.get_secret_value()):
         raise Invalid.at(["body", field], "must not be the admin key", "value_error")
 
 
-TEAMS_OWN = Terms()
+TEAMS_OWN = OwnTerms()
 """Of the key that is made with its team: all that the team may do."""
 
 
-async def store(tx: CoreTx, team_id: str, key: str, terms: Terms = TEAMS_OWN) -> UUID:
+async def store(tx: CoreTx, team_id: str, key: str, terms: OwnTerms = TEAMS_OWN) -> UUID:
     """Store the key of a locked team. Raises BadRequest when it, or its alias, is another key's."""
-    hash_, hint = credentials.key_hash(key), credentials.hint(key)
+    hash_, hint = key_secrets.key_hash(key), key_secrets.hint(key)
     key_id = await keys.create(tx, team_id, hash_=hash_, hint=hint, terms=terms)
     if key_id is not None:
         return key_id
@@ -50,9 +50,9 @@ def alias_taken(key_alias: str) -> BadRequest:
     return BadRequest(f"Key alias '{key_alias}' already exists", param="key_alias")
 
 
-def terms_of(body: CreateKey, created_by: str) -> Terms:
+def terms_of(body: CreateKey, created_by: str) -> OwnTerms:
     """What the key may do less than its team."""
-    return Terms(**{name: getattr(body, name) for name in TERMS}, created_by=created_by, updated_by=created_by)
+    return OwnTerms(**{name: getattr(body, name) for name in TERMS}, created_by=created_by, updated_by=created_by)
 
 
 async def change(tx: CoreTx, key_id: UUID, columns: Mapping[str, Any]) -> None:
@@ -71,8 +71,8 @@ async def replace_secret(
     replaced: hash and hint as they were. Without a grace every secret the key ever had ends now.
     """
     hash_, hint = replaced
-    secret = credentials.new_virtual_key()
-    columns = {"hash": credentials.key_hash(secret), "hint": credentials.hint(secret), "updated_by": by}
+    secret = key_secrets.new_virtual_key()
+    columns = {"hash": key_secrets.key_hash(secret), "hint": key_secrets.hint(secret), "updated_by": by}
     await keys.change(tx, key_id, columns)
     ends_at = await keys.keep_old_secret(tx, team_id, key_id, hash_=hash_, hint=hint, grace_s=grace_s)
     if not grace_s:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from api import new_key, tenants
+from api import new_key, team_objects
 from api.wire.team_bodies import CreateTeam
-from shared import audit, budgets, credentials, credit_accounts, money, organizations, teams
-from shared.audit import Actor
+from shared import audit, budgets, credit_accounts, key_secrets, money, organizations, signing, teams
+from shared.audit import Admin
 from shared.db import CoreTx
 from shared.errors import BadRequest
 from shared.runtime import Runtime
@@ -55,21 +55,21 @@ def check(rt: Runtime, body: CreateTeam) -> None:
         raise new_key.needs_budget("budget_duration", "max_budget_usd")
 
 
-async def create(rt: Runtime, tx: CoreTx, body: CreateTeam, by: Actor | None) -> Secrets:
+async def create(rt: Runtime, tx: CoreTx, body: CreateTeam, by: Admin | None) -> Secrets:
     """The team with its account, groups, budget, virtual key and callback secret. Raises NotFound, BadRequest."""
     made = Secrets(
-        virtual_key=body.virtual_key or credentials.new_virtual_key(),
-        callback_secret=credentials.new_webhook_secret(),
+        virtual_key=body.virtual_key or key_secrets.new_virtual_key(),
+        callback_secret=signing.new_webhook_secret(),
     )
     sealed = rt.sealer.seal(made.callback_secret, purpose=f"teams.callback_secret:{body.team_id}")
     asked = modes(body.budget_mode, body.limit_mode)
     if not await organizations.keep(tx, body.organization_id):
-        raise tenants.no_organization(body.organization_id)
+        raise team_objects.no_organization(body.organization_id)
     columns: dict[str, Any] = {name: getattr(body, name) for name in COLUMNS}
     columns |= {"organization_id": body.organization_id, "budget_mode": asked.budget or "job_based"}
     if not await teams.create(tx, body.team_id, **columns, callback_secret_sealed=sealed):
         raise BadRequest(f"Team '{body.team_id}' already exists")
-    await tenants.hold_groups(tx, body.team_id, body.access_groups)
+    await team_objects.hold_groups(tx, body.team_id, body.access_groups)
     limits = {"limit_mode": asked.limit or "hard", "credit_limit": body.credit_limit}
     await credit_accounts.open_account(tx, body.team_id, body.credits_allocated, **limits)
     if body.max_budget_usd is not None:

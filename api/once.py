@@ -22,12 +22,12 @@ from api.auth import Caller
 from api.body import read_body
 from api.replies import Reply, rendered
 from shared import idempotency
-from shared.credentials import CannotOpen, Sealer
 from shared.db import Tx
 from shared.errors import BadRequest, Conflict, IdempotencyMismatch
 from shared.idempotency import Claim, Kept, Repeated
 from shared.json_text import parse_json
 from shared.runtime import Runtime
+from shared.sealer import CannotOpen, Sealer
 from shared.states import CallState
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")

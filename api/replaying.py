@@ -13,7 +13,7 @@ from shared import event_log, event_types, ids, outbox, replays
 from shared.db import Tx
 from shared.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound
 from shared.event_log import CLOCKS
-from shared.replays import Matched, Piece, Replay, Target, Wanted
+from shared.replays import Filter, Matched, Piece, Replay, Target
 
 MOST_RUNNING = 5
 FILTERS = ("since", "until", "types", "job_id", "statuses")
@@ -35,13 +35,13 @@ async def recover(
     days: how long deliveries are kept; of what is older nobody knows whether it was delivered.
     """
     since = max(since, await replays.known_since(tx, days=days))
-    wanted = Wanted(types=event_types.matching(endpoint.events), since=since, missed=True)
+    wanted = Filter(types=event_types.matching(endpoint.events), since=since, missed=True)
     await outbox.hold(tx, [endpoint.team_id])
     running = await replays.recovering(tx, endpoint.id, wanted)
     return running or await start(tx, endpoint, wanted, rate_per_s)
 
 
-async def start(tx: Tx, endpoint: Target, wanted: Wanted, rate_per_s: float) -> Replay:
+async def start(tx: Tx, endpoint: Target, wanted: Filter, rate_per_s: float) -> Replay:
     """Start a replay of all that matches up to now; the timer makes its deliveries.
 
     The log is held: events that were being recorded without the endpoint in mind are in it, later ones see it.
@@ -52,7 +52,7 @@ async def start(tx: Tx, endpoint: Target, wanted: Wanted, rate_per_s: float) -> 
     return await replays.create(tx, endpoint, wanted, piece, matched=found.count, rate_per_s=rate_per_s)
 
 
-async def preview(tx: Tx, endpoint: Target, wanted: Wanted) -> Matched:
+async def preview(tx: Tx, endpoint: Target, wanted: Filter) -> Matched:
     """What a replay that is started now would send."""
     return await replays.matched(tx, endpoint, wanted, await _piece(tx, endpoint.team_id, wanted))
 
@@ -74,7 +74,7 @@ async def find_replay(tx: Tx, caller: Caller, replay_id: str) -> Replay:
     return found
 
 
-async def wanted_by(tx: Tx, endpoint: Subscriber, body: ReplayIn) -> Wanted:
+async def wanted_by(tx: Tx, endpoint: Subscriber, body: ReplayIn) -> Filter:
     """The events that a request means. Raises BadRequest, Invalid."""
     given = [name for name in FILTERS if getattr(body, name) is not None]
     if body.event_ids is not None:
@@ -84,10 +84,10 @@ async def wanted_by(tx: Tx, endpoint: Subscriber, body: ReplayIn) -> Wanted:
                 f"leave out {given[0]}: event_ids cannot be combined with other filters",
                 "value_error",
             )
-        return Wanted(event_ids=await _known(tx, endpoint.team_id, body.event_ids))
+        return Filter(event_ids=await _known(tx, endpoint.team_id, body.event_ids))
     if not given:
         raise Invalid.at(["body"], f"give event_ids or one of {', '.join(FILTERS)}", "value_error")
-    return Wanted(
+    return Filter(
         types=_types(endpoint, body),
         job_id=job_id_at("body", body.job_id),
         since=body.since,
@@ -114,7 +114,7 @@ async def _known(tx: Tx, team_id: str, event_ids: Sequence[str]) -> list[UUID]:
     return found
 
 
-async def _piece(tx: Tx, team_id: str, wanted: Wanted) -> Piece:
+async def _piece(tx: Tx, team_id: str, wanted: Filter) -> Piece:
     """The piece of the log in which all that matches lies: ends at its newest event."""
     end = await replays.log_end(tx, team_id)
     before, until = 0, end

@@ -18,6 +18,7 @@ import redis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
+from api.waiting import woken
 from shared import chunks, log, redis_keys, tasks
 from shared.chunks import Chunks, Entry
 
@@ -60,7 +61,7 @@ class Pace:
     gap_s: float = 2
 
 
-class Follower:
+class ChunkFollower:
     """One who follows a call: he gets its entries in order, each once, as long as Redis has them."""
 
     def __init__(self, streams: "Streams", call_id: UUID) -> None:
@@ -77,13 +78,7 @@ class Follower:
         """What came since; empty when nothing did in this time, or after a `wake`."""
         if not self._waiting and self.is_behind:
             return await self._catch_up(timeout_s)
-        if not self._waiting and not self._woken.is_set() and timeout_s > 0:
-            timer = asyncio.get_running_loop().call_later(timeout_s, self.wake)
-            try:
-                await self._woken.wait()
-            finally:
-                timer.cancel()
-        self._woken.clear()
+        await woken(self._woken, 0 if self._waiting else timeout_s)
         return self._out_of_buffer()
 
     async def read(self) -> list[Entry]:
@@ -146,7 +141,7 @@ class _Feed:
     """A call that is read for its followers, from behind `last`; what goes to Redis for it is encoded once."""
 
     def __init__(self, key: bytes, last: Position) -> None:
-        self.followers: set[Follower] = set()
+        self.followers: set[ChunkFollower] = set()
         self.packed_key = _packed(key)
         self.last = last
         self.packed_last = _packed(b"%d-%d" % last)
@@ -178,17 +173,17 @@ class Streams:
         """Stop reading."""
         await tasks.end(task for task in (self._task, self._ringing) if task is not None)
 
-    def follow(self, call_id: UUID, *, is_new: bool) -> Follower:
+    def follow(self, call_id: UUID, *, is_new: bool) -> ChunkFollower:
         """Follow a call from its first chunk; the follower leaves in the end.
 
         is_new: it has hardly said anything yet, so that it is read along with all others from the start.
         """
-        follower = Follower(self, call_id)
+        follower = ChunkFollower(self, call_id)
         if is_new:
             self._join(follower)
         return follower
 
-    def forget(self, follower: Follower) -> None:
+    def forget(self, follower: ChunkFollower) -> None:
         """Read no more for this one."""
         feed = self._feeds.get(follower.key)
         if feed is not None:
@@ -196,7 +191,7 @@ class Streams:
             if not feed.followers:
                 del self._feeds[follower.key]
 
-    async def read(self, follower: Follower) -> list[Entry]:
+    async def read(self, follower: ChunkFollower) -> list[Entry]:
         """The next entries of one who reads by himself. Raises RedisError, OSError."""
         after = f"({follower.taken[0]}-{follower.taken[1]}"
         rows: Any = await self._redis.xrange(follower.key, min=after, max="+", count=MOST_READ)
@@ -205,12 +200,12 @@ class Streams:
             follower.taken = max(follower.taken, _position(rows[-1][0]))
         return found
 
-    async def last(self, follower: Follower) -> Position | None:
+    async def last(self, follower: ChunkFollower) -> Position | None:
         """The last entry of the call. Raises RedisError, OSError."""
         rows: Any = await self._redis.xrevrange(follower.key, count=1)
         return _position(rows[0][0]) if rows else None
 
-    async def catch_up(self, follower: Follower) -> list[Entry]:
+    async def catch_up(self, follower: ChunkFollower) -> list[Entry]:
         """The same; one who has read all is read for from now on."""
         feed = self._feeds.get(follower.key)
         read_to = feed.last if feed is not None else START
@@ -223,7 +218,7 @@ class Streams:
                 self._join(follower)
         return found
 
-    def _join(self, follower: Follower) -> None:
+    def _join(self, follower: ChunkFollower) -> None:
         follower.is_behind = False
         feed = self._feeds.get(follower.key)
         if feed is None:
@@ -235,16 +230,19 @@ class Streams:
         feed.followers.add(follower)
 
     async def _ring(self) -> None:
-        """Wake the reader, who is blocked on the calls of before. Where that fails he comes back by himself."""
+        """Wake the reader, who is blocked on the calls of before; tried again while that fails and he is."""
         try:
-            while self._has_changed:
+            while self._has_changed and self._is_blocked:
                 self._has_changed = False
-                pipe = self._redis.pipeline(transaction=False)
-                pipe.xadd(self._bell_key, {"b": ""}, maxlen=1, approximate=False)
-                pipe.expire(self._bell_key, BELL_LIFE_S)
-                await pipe.execute()
-        except (redis.RedisError, OSError) as error:
-            logger.info("streams_bell_failed", error=type(error).__name__)
+                try:
+                    pipe = self._redis.pipeline(transaction=False)
+                    pipe.xadd(self._bell_key, {"b": ""}, maxlen=1, approximate=False)
+                    pipe.expire(self._bell_key, BELL_LIFE_S)
+                    await pipe.execute()
+                except (redis.RedisError, OSError) as error:
+                    logger.info("streams_bell_failed", error=type(error).__name__)
+                    self._has_changed = True
+                    await asyncio.sleep(READ_AGAIN_S)
         finally:
             self._ringing = None
 

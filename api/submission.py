@@ -84,13 +84,11 @@ def new_call(
     callback: Sealed = Sealed(),
     position: int = 0,
     priority: int = 0,
-    stream: bool = False,
 ) -> NewCall:
     """The row of an accepted call."""
     return NewCall(
         id=call_id or ids.new(),
         job_id=job_id,
-        stream=stream,
         created_at=now,
         deadline_s=call.deadline_s or rt.settings.call_deadline_s,
         position=position,
@@ -142,7 +140,7 @@ async def submit(
     Raises TooManyRequests, Unavailable (no new work is taken, or a limit is set and Redis cannot tell), and what
     intake refuses.
     """
-    counted = [(str(call.id), _tokens_of(call)) for call in calls] or [(str(job_id), 0)]
+    counted = [(str(call.id), call.estimated_tokens) for call in calls] or [(str(job_id), 0)]
     desk.door.check()
     taken = await limits.take(rt.redis, limits_of(key), requests=counted)
     finished = desk.waiters.expect(waits_for)
@@ -159,7 +157,8 @@ async def submit(
                 claim=claim,
                 max_parallel_calls=key.max_parallel_calls,
                 max_queued_calls=key.max_queued_calls,
-            )
+            ),
+            key.team_id,
         )
     except BaseException as error:
         desk.waiters.forget(waits_for, finished)
@@ -172,11 +171,11 @@ async def submit(
 
 def limits_of(key: Key) -> tuple[limits.Limits, ...]:
     """What counts against a request: the limits of the team, and those of the key itself."""
-    return (
-        limits.Limits(team_id=key.team_id, rpm=key.team_rpm_limit, tpm=key.team_tpm_limit),
-        limits.Limits(team_id=key.team_id, key_id=key.id, rpm=key.rpm_limit, tpm=key.tpm_limit),
+    return limits.subjects(
+        key.team_id,
+        key.id,
+        rpm=key.team_rpm_limit,
+        tpm=key.team_tpm_limit,
+        key_rpm=key.rpm_limit,
+        key_tpm=key.tpm_limit,
     )
-
-
-def _tokens_of(call: NewCall) -> int:
-    return call.estimated_prompt_tokens + call.estimated_output_tokens

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from api import new_key, new_team, tenants
+from api import new_key, new_team, team_objects
 from api.new_team import Modes
 from api.wire.team_bodies import ChangeTeam
 from shared import audit, budgets, credit_accounts, money, teams
-from shared.audit import Actor
+from shared.audit import Admin
 from shared.db import CoreTx, Tx
 
 REASON = "Team updated by admin"
 
 
-async def change(tx: CoreTx, team_id: str, body: ChangeTeam, by: Actor | None) -> None:
+async def change(tx: CoreTx, team_id: str, body: ChangeTeam, by: Admin | None) -> None:
     """Set what was sent. Raises NotFound, BadRequest, Invalid."""
     asked = new_team.modes(body.budget_mode, body.limit_mode)
     sent = body.model_fields_set
-    await tenants.lock_team(tx, team_id)
+    await team_objects.lock_team(tx, team_id)
     columns: dict[str, Any] = {name: getattr(body, name) for name in new_team.COLUMNS if name in sent}
     if asked.budget is not None:
         columns["budget_mode"] = asked.budget
@@ -24,7 +24,7 @@ async def change(tx: CoreTx, team_id: str, body: ChangeTeam, by: Actor | None) -
     if body.status is not None:
         await teams.set_status(tx, team_id, body.status)
     if "access_groups" in sent:
-        await tenants.hold_groups(tx, team_id, body.access_groups)
+        await team_objects.hold_groups(tx, team_id, body.access_groups)
     await _change_budget(tx, team_id, body)
     await _change_account(tx, team_id, body, asked)
     await audit.record(tx, by, "updated_team", "team", team_id, body.model_dump(mode="json", exclude_unset=True))

@@ -122,7 +122,7 @@ class Form:
         self._has_file = False
 
     async def take(self, piece: bytes) -> None:
-        """What the client sent next."""
+        """What the client sent next. Raises MultipartError, BadRequest, Invalid (the purpose), as `write` does."""
         for event in self._parser.parse(piece) if piece else ():
             if isinstance(event, multipart.MultipartSegment):
                 self._begin(event)
@@ -175,6 +175,9 @@ class Form:
             raise BadRequest(f"'{name}' came twice", param=name)
         if name in FIELDS:
             self._fields[name] = self._text.decode(errors="replace")
+        if name == "purpose":
+            # Clients send it before their file: no byte of one that has no use is stored.
+            validated(UploadIn, _folded({name: self._fields[name]}), "body")
 
     def _fingerprint(self) -> bytes:
         if self._digest is None:

@@ -5,7 +5,7 @@ from typing import Any
 from api.answer_forms import OBJECT, answer_of
 from shared import clock, ids, money
 from shared.calls import Call
-from shared.facts import call_error
+from shared.facts import call_error, counts
 from shared.failures import FAILURES
 from shared.jobs import Job, JobView
 from shared.states import Endpoint
@@ -15,9 +15,8 @@ TEXTS = ("choices", "response", "data")
 """What is left out of a call in a list."""
 
 
-def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | None = None) -> dict[str, Any]:
+def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | None) -> dict[str, Any]:
     """The job object of GET /jobs/{job_id}."""
-    ended = job.calls_completed + job.calls_failed + job.calls_cancelled
     costs = _costs(job)
     if admin:
         costs |= {"provider_cost_usd": money.usd(job.provider_cost_nanousd), "credits_lost": job.credits_lost}
@@ -44,14 +43,7 @@ def job_object(job: JobView, *, admin: bool, callback_state: dict[str, Any] | No
         "credits_charged": job.credits_charged,
         "credits_held": job.credits_held,
         "model_groups_used": job.models or [],
-        "counts": {
-            "total": job.calls_total,
-            "pending": job.calls_total - ended - job.in_progress,
-            "in_progress": job.in_progress,
-            "completed": job.calls_completed,
-            "failed": job.calls_failed,
-            "cancelled": job.calls_cancelled,
-        },
+        "counts": counts(job, job.in_progress),
         "costs": costs,
         "callback": _callback(job, callback_state),
     }

@@ -124,6 +124,17 @@ class Waiters:
                 logger.warning("waiting_net_failed", error=type(error).__name__)
 
 
+async def woken(event: asyncio.Event, timeout_s: float) -> None:
+    """Until the event is set, or this time has passed (0: at once). It is not set afterwards."""
+    if not event.is_set() and timeout_s > 0:
+        timer = asyncio.get_running_loop().call_later(timeout_s, event.set)
+        try:
+            await event.wait()
+        finally:
+            timer.cancel()
+    event.clear()
+
+
 def _named(data: bytes) -> list[UUID]:
     """The ids of a message; none of one that is not ours: all databases of a server share its channels."""
     try:

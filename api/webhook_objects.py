@@ -8,11 +8,11 @@ import orjson
 
 from shared import delivery_queues, ids, webhook_endpoints, webhook_keys
 from shared.clock import iso
-from shared.credentials import CannotOpen, Sealer
 from shared.db import Tx
-from shared.delivery_queues import Circuit
+from shared.delivery_queues import QueueCircuit
 from shared.errors import NotFound
 from shared.runtime import Runtime
+from shared.sealer import CannotOpen, Sealer
 from shared.webhook_endpoints import Endpoint
 
 AS_THEY_ARE = (
@@ -38,7 +38,7 @@ async def show_webhooks(rt: Runtime, tx: Tx, found: Sequence[Endpoint]) -> list[
     return [
         {
             **_shown(rt, endpoint),
-            **_circuit(circuits.get(endpoint.id, Circuit())),
+            **_circuit(circuits.get(endpoint.id, QueueCircuit())),
             "public_key": None if endpoint.signing == "v1" else public_keys.get(endpoint.id),
         }
         for endpoint in found
@@ -64,7 +64,7 @@ def _shown(rt: Runtime, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _circuit(circuit: Circuit) -> dict[str, Any]:
+def _circuit(circuit: QueueCircuit) -> dict[str, Any]:
     return {"circuit": circuit.state, "circuit_until": iso(circuit.until)}
 
 

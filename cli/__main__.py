@@ -1,9 +1,9 @@
-"""`waybill` on the command line: `python -m cli <command>`."""
+"""`waybill` on the command line: `./waybill <command>` runs it with .venv's Python, a container `python -m cli`."""
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -11,15 +11,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="waybill", description="An event-driven job worker system for LLM calls.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="run everything on this machine and stay in the foreground")
+    commands.add_parser("env", help="print the address and keys of what `up` runs, for the shell", add_help=False)
     commands.add_parser("migrate", help="bring the database at WAYBILL_DATABASE_URL to the newest revision")
     commands.add_parser("demo-provider", help="run the small OpenAI-compatible server of the demo", add_help=False)
     commands.add_parser("doctor", help="prove the books: balances, holds, costs, usage, events", add_help=False)
     commands.add_parser("reseal", help="seal every secret anew with the newest encryption key", add_help=False)
     commands.add_parser("listen", help="post a team's events, signed, to a URL on this machine", add_help=False)
     asked, rest = parser.parse_known_args(argv)
-    own = {"demo-provider": _demo_provider, "doctor": _doctor, "reseal": _reseal, "listen": _listen}.get(asked.command)
-    if own is not None:
-        return own(rest)
+    if asked.command in OWN_ARGUMENTS:
+        return OWN_ARGUMENTS[asked.command](rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return _up() if asked.command == "up" else _migrate()
@@ -58,6 +58,21 @@ def _listen(argv: Sequence[str]) -> int:
 
     return listen(argv)
 
+
+def _env(argv: Sequence[str]) -> int:
+    from cli.shell_env import main as tell
+
+    return tell(argv)
+
+
+OWN_ARGUMENTS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "env": _env,
+    "demo-provider": _demo_provider,
+    "doctor": _doctor,
+    "reseal": _reseal,
+    "listen": _listen,
+}
+"""Commands that read their arguments, and load what they need, themselves."""
 
 if __name__ == "__main__":
     sys.exit(main())

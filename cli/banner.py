@@ -28,6 +28,7 @@ def banner(config: Config, home: Home, env: Mapping[str, str], demo: Demo | None
     lines += ["", *_open_networks(env)]
     if demo and demo.virtual_key:
         lines += ["", "Try it:", "", f"  {curl_line(config.api_url, demo.virtual_key)}"]
+    lines += ["", 'In a second shell, for the examples of the documents:  eval "$(./waybill env)"']
     return "\n".join([*lines, "", "Ctrl-C stops all of it.", ""])
 
 

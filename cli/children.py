@@ -15,6 +15,8 @@ from cli.spawn import kill_group, tail
 
 EARLY_DEATH_S = 10.0
 EARLY_DEATHS_ALLOWED = 4
+START_AGAIN_S = 5.0
+"""The longest pause before a program is started again."""
 STOPPED_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 
 
@@ -69,7 +71,11 @@ class Child:
             return self._note_death(self.process.returncode, now)
         if now < self._start_again_at:
             return None
-        self.start()
+        try:
+            self.start()
+        except OSError as error:  # no process or no file to be had now: what runs is not stopped for it
+            self._start_again_at = now + START_AGAIN_S
+            return f"{self.name} could not be started ({error}); trying again"
         return f"{self.name} started again (pid {self.pid})"
 
     def _note_death(self, code: int, now: float) -> str:
@@ -83,7 +89,7 @@ class Child:
                 f"{self.name} ended {self._early_deaths} times right after its start (last with {code})."
                 f" The end of {self.log}:\n{tail(self.log)}"
             )
-        delay = min(0.1 * 2.0 ** max(0, self._early_deaths - 1), 1.0 if outside else 5.0)
+        delay = min(0.1 * 2.0 ** max(0, self._early_deaths - 1), 1.0 if outside else START_AGAIN_S)
         self._start_again_at = now + delay
         return f"{self.name} ended ({_told(code)}); starting it again"
 

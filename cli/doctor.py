@@ -23,6 +23,10 @@ from shared.db import CoreTx, Database, Tx, is_down
 from shared.read_settings import BadSetting, check_database_url
 
 SOUND, BROKEN, NOT_CHECKED = 0, 1, 2
+NOT_MIGRATED = (
+    "the database is not at this version's revision: start `make up` anew, "
+    "or run `./waybill migrate` with WAYBILL_DATABASE_URL set"
+)
 NO_TIME_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 
 
@@ -105,7 +109,7 @@ async def _snapshot(url: str) -> AsyncIterator[CoreTx]:
     try:
         async with db.statement() as tx:
             if not await schema.is_current(tx):
-                raise BadSetting("the database is not at this version's revision: run `python -m cli migrate` first")
+                raise BadSetting(NOT_MIGRATED)
         async with db.engine.connect() as tx:
             await tx.execute(text("set transaction isolation level repeatable read, read only"))
             yield tx

@@ -15,7 +15,7 @@ import httpx
 
 from cli.listener import CannotListen, Listener
 from shared import signing
-from shared.credentials import new_webhook_secret
+from shared.signing import new_webhook_secret
 
 STOPPED, REFUSED = 0, 1
 PORT = re.compile(r"\d+(/|$)")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from cli.doctor import database_url
 from cli.home import Home, read_json
-from shared import sealed
+from shared import sealed_columns
 from shared.clock import iso
-from shared.credentials import Sealer
 from shared.db import Database, is_down
 from shared.read_settings import BadSetting
-from shared.sealed import COLUMNS, SealedColumn
+from shared.sealed_columns import COLUMNS, SealedColumn
+from shared.sealer import Sealer
 
 DONE, UNOPENED, NOT_DONE = 0, 1, 2
 STEP = 100
@@ -74,7 +74,7 @@ async def _reseal(url: str, sealer: Sealer) -> int:
     try:
         counts = {column: await _column(db, sealer, column) for column in COLUMNS}
         async with db.statement() as tx:
-            left = await sealed.expiring(tx, sealer)
+            left = await sealed_columns.expiring(tx, sealer)
     finally:
         await db.close()
     for column, count in counts.items():
@@ -93,7 +93,7 @@ async def _column(db: Database, sealer: Sealer, column: SealedColumn) -> Count:
     count, after = Count(), None
     while True:
         async with db.engine.begin() as tx:
-            step = await sealed.step(tx, sealer, column, after=after, limit=STEP)
+            step = await sealed_columns.step(tx, sealer, column, after=after, limit=STEP)
         if step is None:
             return count
         count.resealed += step.resealed

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+TAIL_LINES = 20
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
@@ -85,10 +86,10 @@ def free_port(preferred: int | None = None) -> int:
         return port
 
 
-def tail(log: Path, lines: int = 20) -> str:
+def tail(log: Path) -> str:
     """The last lines of a log, for an error message."""
     with suppress(FileNotFoundError), log.open("rb") as text:
         text.seek(0, os.SEEK_END)
         text.seek(max(0, text.tell() - 16_384))
-        return "\n".join(text.read().decode(errors="replace").splitlines()[-lines:])
+        return "\n".join(text.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
     return ""

@@ -24,6 +24,7 @@ class Supervisor:
         self.facts: dict[str, Any] = {}
         self._home, self._signals, self._say = home, signals, say
         self._written: dict[str, Any] = {}
+        self._is_behind = False
 
     def add(self, child: Child) -> Child:
         self.children[child.name] = child
@@ -71,8 +72,20 @@ class Supervisor:
         }
         content = {**self.facts, "pids": pids}
         if content != self._written:
+            self._write(content)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        try:
             write_private(self._home.run, content)
-            self._written = content
+        except OSError as error:
+            # The first one must be there; later on a full disk stops nothing, and the next tick tries again.
+            if not self._written:
+                raise
+            if not self._is_behind:
+                self._say(f"run.json cannot be written ({error}); trying again")
+            self._is_behind = True
+        else:
+            self._written, self._is_behind = content, False
 
     def stop(self) -> None:
         """Ask all to end, the servers last; a second Ctrl-C kills."""

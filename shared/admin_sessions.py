@@ -28,7 +28,7 @@ returning hash
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class TokenState:
     """What the database says of a token at this moment. role is None when there is no such user."""
 
     expired: bool
@@ -44,10 +44,10 @@ async def create(tx: CoreTx, user_id: UUID, *, hash_: bytes, ip_address: str | N
     await tx.execute(made)
 
 
-async def find(tx: Tx, user_id: UUID, *, hash_: bytes, expires: int) -> Standing:
+async def find(tx: Tx, user_id: UUID, *, hash_: bytes, expires: int) -> TokenState:
     """How a token stands, and its user's rights now. expires: what the token itself says, in unix seconds."""
     [row] = await hot(tx, FIND, {"user_id": user_id, "hash": hash_, "expires": expires})
-    return Standing(**row._asdict())
+    return TokenState(**row._asdict())
 
 
 async def end(tx: CoreTx, hash_: bytes) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
+from shared.ids import Fence
 from shared.sql_terms import IS_RUNNING
 
 RESULT = {
@@ -60,8 +61,8 @@ update attempts a set first_chunk_at = app_now() from held
 
 ORPHANED = """
 select a.call_id, a.number, a.alias, c.job_id, c.estimated_prompt_tokens, c.estimated_output_tokens, a.litellm_model,
-       m.input_nanousd_per_mtok, m.output_nanousd_per_mtok, m.cached_input_nanousd_per_mtok
-  from attempts a join calls c on c.id = a.call_id left join model_aliases m on m.alias = a.alias
+       a.input_nanousd_per_mtok, a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok
+  from attempts a join calls c on c.id = a.call_id
  where a.outcome = 'in_progress' and (c.state <> 'in_progress' or c.attempt <> a.number)
    and coalesce(c.lease_expires_at, c.completed_at) <= app_now() - make_interval(secs => %s)
  order by a.started_at limit %s
@@ -83,14 +84,17 @@ class Booked:
     more: int
 
     @property
-    def fence(self) -> tuple[UUID, int]:
+    def fence(self) -> Fence:
         """The call and the number under which the attempt held it."""
         return self.call_id, self.number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """An attempt still in progress on record whose call went on without it and whose worker never reported."""
+    """An attempt still in progress on record whose call went on without it and whose worker never reported.
+
+    Its model and prices are those it began with.
+    """
 
     call_id: UUID
     number: int
@@ -111,7 +115,7 @@ async def close(tx: Tx, rows: Sequence[dict[str, Any]]) -> list[Booked]:
     return [Booked(**row._asdict()) for row in await hot(tx, CLOSE, (orjson.dumps(rows).decode(),))]
 
 
-async def begin_streams(tx: Tx, fences: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+async def begin_streams(tx: Tx, fences: Sequence[Fence]) -> set[Fence]:
     """Record that these attempts deliver chunks from now on, so that none of their calls is tried again.
 
     Returns those that may: the attempt still holds its call under a lease that has not expired.

@@ -21,7 +21,7 @@ values (%s, %s, %s, %s, %s, %s::jsonb, %s)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Actor:
+class Admin:
     """Who uses an admin's rights, and from where. user_id: an admin user's id, or `admin_key`."""
 
     user_id: str
@@ -29,7 +29,7 @@ class Actor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Entry:
     """One deed."""
 
     id: UUID
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which lines: those that match everything that is given. since is included, before is not."""
+    """Which entries: those that match everything that is given. since is included, before is not."""
 
     action: str | None = None
     user_id: str | None = None
@@ -55,26 +55,26 @@ class Filter:
 
 async def record(
     tx: Tx,
-    by: Actor | None,
+    by: Admin | None,
     action: str,
     resource_type: str,
     resource_id: str | None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one line. `by` None is a team that acts for itself: no admin's deed, no line. No secret in `details`."""
+    """Write one entry. `by` None is a team that acts for itself: no admin's deed, no entry. No secret in `details`."""
     if by is not None:
         text = orjson.dumps(details or {}, default=str).decode()
         await hot(tx, RECORD, (ids.new(), by.user_id, action, resource_type, resource_id, text, by.ip_address))
 
 
-async def page(tx: CoreTx, wanted: Filter, *, limit: int, offset: int) -> Sequence[Line]:
-    """The lines that match, newest first."""
+async def page(tx: CoreTx, wanted: Filter, *, limit: int, offset: int) -> Sequence[Entry]:
+    """The entries that match, newest first."""
     newest = select(LOG).where(*_matching(wanted)).order_by(LOG.c.created_at.desc(), LOG.c.id.desc())
-    return [Line(**row._asdict()) for row in await tx.execute(newest.limit(limit).offset(offset))]
+    return [Entry(**row._asdict()) for row in await tx.execute(newest.limit(limit).offset(offset))]
 
 
 async def count(tx: CoreTx, wanted: Filter) -> int:
-    """How many lines match."""
+    """How many entries match."""
     return int(await tx.scalar(select(func.count()).select_from(LOG).where(*_matching(wanted))) or 0)
 
 

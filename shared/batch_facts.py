@@ -9,6 +9,7 @@ from uuid import UUID
 from shared import ids, money
 from shared.batches import Batch
 from shared.events import Event
+from shared.facts import job_event
 from shared.jobs import Job
 from shared.states import BatchStatus, Endpoint
 
@@ -48,16 +49,7 @@ def batch_ended(
         "metadata": job.metadata,
         "result_url": f"/v1/batches/{name}",
     }
-    return Event(
-        id=ids.new(),
-        type=f"batch.{status}",
-        team_id=job.team_id,
-        job_id=job.id,
-        subject_id=None,
-        sequence=job.next_sequence(),
-        at=at,
-        data=data,
-    )
+    return job_event(job, f"batch.{status}", at, data)
 
 
 def refusals(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -15,12 +15,16 @@ SHOWN = f"""
 select {COLUMNS}, j.metadata, j.client_cost_nanousd as cost_nanousd, j.credits_charged, j.calls_total as total,
        j.calls_completed as completed, j.calls_failed - j.calls_expired as failed, j.calls_expired as expired,
        j.calls_cancelled as cancelled, j.prompt_tokens, j.completion_tokens, j.cached_tokens, j.reasoning_tokens,
-       app_now() as read_at,
+       app_now() as read_at, j.callback_url, j.callback_events, d.state as callback_state, d.last_status,
        case when b.in_progress_at is null or j.completed_at is not null then 0 else
            (select count(*) from calls c where c.job_id = b.id and c.state = 'in_progress') end as in_progress,
        case when b.in_progress_at is null or b.error_summary is not null or j.calls_failed = j.calls_expired then '[]'
             else (select json_agg(e) from ({FAILURES.format(batch_id="b.id")}) e) end as failures
   from batches b join jobs j on j.id = b.id
+  left join lateral (
+       select d.state, d.last_status from deliveries d
+        where j.callback_url is not null and d.job_id = j.id and d.callback = 'job'
+        order by d.created_at desc, d.id desc limit 1) d on true
  where b.team_id = %(team_id)s and not b.dry_run
 """
 
@@ -38,6 +42,7 @@ class BatchView(Batch):
 
     total: its lines, none before it was accepted; failed, expired: by themselves, unlike the job's. in_progress: with a
     worker now. failures: [{code, count}] of the failed lines while it is not final. read_at: the database's time.
+    callback_state, last_status: of the latest delivery to its own callback; None before the first.
     """
 
     metadata: dict[str, Any]
@@ -55,6 +60,10 @@ class BatchView(Batch):
     reasoning_tokens: int
     failures: list[dict[str, Any]] | None
     read_at: datetime
+    callback_url: str | None = None
+    callback_events: list[str] | None = None
+    callback_state: str | None = None
+    last_status: int | None = None
 
     @property
     def ended(self) -> int:

@@ -37,7 +37,7 @@ select l.id, l.custom_id, l.ended_number, l.state, l.endpoint, l.model, l.create
 ERROR_SUMMARY = FAILURES.format(batch_id="%s")
 
 PROGRESS = f"""
-select j.id, b.status in {FINAL_BATCH} as is_over,
+select j.id, b.status in {FINAL_BATCH} as is_over, j.calls_total as lines,
        j.calls_completed + j.calls_failed + j.calls_cancelled as ended
   from jobs j join batches b using (id) where j.id = any(%s)
 """
@@ -74,8 +74,9 @@ class EndedLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How many lines of a batch have ended, and whether it is final: then its files can be read as well."""
+    """How many of its lines have ended, and whether a batch is final: then its files can be read as well."""
 
+    lines: int
     ended: int
     is_over: bool
 
@@ -99,4 +100,4 @@ async def error_summary(tx: Tx, batch_id: UUID) -> list[dict[str, Any]]:
 async def progress(tx: Tx, batch_ids: Sequence[UUID]) -> dict[UUID, Progress]:
     """How far these batches are; one that was never accepted, or only checked, is left out."""
     rows = await hot(tx, PROGRESS, (list(batch_ids),))
-    return {row.id: Progress(ended=row.ended, is_over=row.is_over) for row in rows}
+    return {row.id: Progress(lines=row.lines, ended=row.ended, is_over=row.is_over) for row in rows}

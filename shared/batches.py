@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.states import BatchStatus, Endpoint
+from shared.states import FINAL_BATCHES, Endpoint
 
 COLUMNS = """
 b.id, b.team_id, b.key_id, b.endpoint, b.status, b.dry_run, b.input_file_id, b.completion_window, b.retry_of,
@@ -26,16 +26,22 @@ MOST_INPUT_BYTES = 200 * 1024 * 1024
 LONGEST_PAUSE_S = 60
 """Between two tries of what fails."""
 
-FINAL = (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
+
+# Nobody waits any longer for what a dry run finds.
+IS_ABANDONED = "b.dry_run and b.expires_at <= app_now()"
+
+IS_FREE = "(b.lease_expires_at is null or b.lease_expires_at <= app_now())"
 
 # Its times are its job's, to the microsecond: one deadline ends both. A dry run has no job.
-CREATE = """
-insert into batches (id, team_id, key_id, endpoint, dry_run, input_file_id, completion_window, retry_of, retry_statuses,
-                     retry_codes, output_expires_after_s, created_at, expires_at)
+CREATE = f"""
+insert into batches as b
+       (id, team_id, key_id, endpoint, dry_run, input_file_id, completion_window, retry_of, retry_statuses, retry_codes,
+        output_expires_after_s, created_at, expires_at)
 select %(id)s, %(team_id)s, %(key_id)s, %(endpoint)s, %(dry_run)s, %(input_file_id)s, %(completion_window)s,
        %(retry_of)s, %(retry_statuses)s, %(retry_codes)s, %(output_expires_after_s)s, over.at - waits, over.at
   from make_interval(secs => %(window_s)s) as waits,
        lateral (select coalesce((select deadline_at from jobs where id = %(id)s), app_now() + waits) as at) as over
+returning {COLUMNS}
 """
 
 READ = f"select {COLUMNS} from batches b where b.id = %s"
@@ -46,7 +52,26 @@ LOCK = f"select {COLUMNS} from batches b where b.id = any(%s) order by b.id for 
 LEASE = f"""
 update batches b set worker = %(worker)s, lease_expires_at = app_now() + make_interval(secs => %(lease_s)s)
  where b.id = %(id)s and b.status in ('validating', 'finalizing', 'cancelling')
-   and (b.lease_expires_at is null or b.lease_expires_at <= app_now() or b.worker = %(worker)s)
+   and ({IS_FREE} or b.worker = %(worker)s)
+returning {COLUMNS}
+"""
+
+# Ends before checks: they are short, and somebody has paid for them. Then teams by turns: the fewest under lease, the
+# longest without a turn here, the oldest.
+LEASE_NEXT = f"""
+with leased as materialized (
+    select team_id, count(*) as batches from batches
+     where status in ('validating', 'finalizing', 'cancelling') and lease_expires_at > app_now() and worker is not null
+     group by team_id
+), next as materialized (
+    select b.id from batches b left join leased l on l.team_id = b.team_id
+     where b.status in ('validating', 'finalizing', 'cancelling') and {IS_FREE} and not ({IS_ABANDONED})
+     order by b.status = 'validating', coalesce(l.batches, 0),
+              coalesce(array_position(%(served)s::text[], b.team_id), 0), b.created_at
+     limit 1 for no key update of b skip locked
+)
+update batches b set worker = %(worker)s, lease_expires_at = app_now() + make_interval(secs => %(lease_s)s)
+  from next n where b.id = n.id
 returning {COLUMNS}
 """
 
@@ -56,7 +81,11 @@ update batches set lease_expires_at = app_now() + make_interval(secs => %(lease_
 returning id
 """
 
-IS_CHECKED = "select id from batches where id = %s and worker = %s and status = 'validating'"
+IS_ANOTHERS = "select id from batches where id = %s and worker <> %s"
+
+IS_CHECKED = f"""
+select b.id from batches b where b.id = %s and b.worker = %s and b.status = 'validating' and not ({IS_ABANDONED})
+"""
 
 RELEASE = "update batches set worker = null, lease_expires_at = null where id = %s and worker = %s"
 
@@ -79,12 +108,13 @@ update batches b
 returning b.id
 """
 
-UNATTENDED = """
-select id from batches
- where status in ('validating', 'finalizing', 'cancelling')
-   and (lease_expires_at is null or lease_expires_at <= app_now())
- order by lease_expires_at nulls first limit %s
+UNATTENDED = f"""
+select b.id from batches b
+ where b.status in ('validating', 'finalizing', 'cancelling') and {IS_FREE} and not ({IS_ABANDONED})
+ order by b.lease_expires_at nulls first limit %s
 """
+
+ABANDON = "delete from batches where id = %s and dry_run and status = 'validating' returning id"
 
 DELETE_DRY_RUNS = """
 delete from batches where id in (
@@ -96,7 +126,10 @@ returning id
 
 @dataclass(frozen=True, kw_only=True)
 class NewBatch:
-    """A batch that was asked for. window_s: how long its lines may wait. retry_*: which lines of `retry_of` it runs."""
+    """A batch that was asked for. retry_*: which lines of `retry_of` it runs.
+
+    window_s: how long its lines may wait; of a dry run how long somebody waits for what it finds.
+    """
 
     id: UUID
     team_id: str
@@ -150,13 +183,14 @@ class Batch:
     @property
     def is_final(self) -> bool:
         """Whether nothing of it changes any more."""
-        return self.status in FINAL
+        return self.status in FINAL_BATCHES
 
 
-async def create(tx: Tx, new: NewBatch) -> None:
+async def create(tx: Tx, new: NewBatch) -> Batch:
     """Insert a batch that is to be checked."""
     given = {**vars(new), "retry_statuses": list(new.retry_statuses), "retry_codes": list(new.retry_codes)}
-    await hot(tx, CREATE, given)
+    [row] = await hot(tx, CREATE, given)
+    return Batch(**row._asdict())
 
 
 async def read(tx: Tx, batch_id: UUID) -> Batch | None:
@@ -177,13 +211,27 @@ async def lease(tx: Tx, batch_id: UUID, *, worker: str, lease_s: float) -> Batch
     return Batch(**rows[0]._asdict()) if rows else None
 
 
+async def lease_next(tx: Tx, *, worker: str, lease_s: float, served: Sequence[str]) -> Batch | None:
+    """Take the batch whose turn it is; None when no batch waits, or those that do are locked just now.
+
+    served: teams that had a turn here, the one whose turn was the longest ago first.
+    """
+    rows = await hot(tx, LEASE_NEXT, {"worker": worker, "lease_s": lease_s, "served": list(served)})
+    return Batch(**rows[0]._asdict()) if rows else None
+
+
 async def renew(tx: Tx, batch_id: UUID, *, worker: str, lease_s: float) -> bool:
     """Keep it. False when it is not ours any more."""
     return bool(await hot(tx, RENEW, {"id": batch_id, "worker": worker, "lease_s": lease_s}))
 
 
+async def is_anothers(tx: Tx, batch_id: UUID, *, worker: str) -> bool:
+    """Whether another worker has taken it over."""
+    return bool(await hot(tx, IS_ANOTHERS, (batch_id, worker)))
+
+
 async def is_checked_by(tx: Tx, batch_id: UUID, *, worker: str) -> bool:
-    """Whether this worker still checks it: nobody has cancelled it, or taken it over."""
+    """Whether this worker still checks it: nobody has cancelled it, or taken it over, and somebody waits for it."""
     return bool(await hot(tx, IS_CHECKED, (batch_id, worker)))
 
 
@@ -205,6 +253,11 @@ async def unattended(tx: Tx, *, limit: int) -> list[UUID]:
 async def ask_to_cancel(tx: Tx, batch_id: UUID) -> bool:
     """Let a batch whose job is locked be cancelled. False when it is past that: finishing, final, or asked already."""
     return bool(await hot(tx, CANCEL, (batch_id,)))
+
+
+async def abandon(tx: Tx, batch_id: UUID) -> None:
+    """Delete a dry run that is not checked yet: nobody waits for it any more, and its check ends by itself."""
+    await hot(tx, ABANDON, (batch_id,))
 
 
 async def delete_dry_runs(tx: Tx, *, older_than_s: float, limit: int) -> int:

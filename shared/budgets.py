@@ -24,13 +24,14 @@ update budgets b set spent_nanousd = r.spent, held_nanousd = r.held, window_star
  where b.id = r.id
 """
 
-# What is spent and held goes on; another duration begins a window of its own.
+# What is held goes on, and what is spent in a window that is not over; another duration begins a window of its own.
 SET = """
 insert into budgets as b (id, {owner}, max_nanousd, soft_nanousd, duration, resets_at, anchored_at)
 values (%(id)s, %(owner_id)s, %(max)s, %(soft)s, %(duration)s,
         app_now() + make_interval(months => %(months)s, secs => %(seconds)s), app_now())
 on conflict ({owner}) do update set max_nanousd = excluded.max_nanousd, soft_nanousd = excluded.soft_nanousd,
        duration = excluded.duration,
+       spent_nanousd = case when b.resets_at <= app_now() then 0 else b.spent_nanousd end,
        window_started_at = case when b.duration is distinct from excluded.duration
                                 then app_now() else b.window_started_at end,
        anchored_at = case when b.duration is distinct from excluded.duration then app_now() else b.anchored_at end,

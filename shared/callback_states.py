@@ -1,10 +1,16 @@
-"""The callbacks of calls and how far they are, as a call's answer echoes them."""
+"""How far the callbacks of jobs and calls are, as answers echo them: the state of the latest delivery."""
 
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from shared.db import Tx, hot
+
+# By the time first: by the id alone the newest deliveries of all jobs might be searched for one of this job.
+OF_JOB = """
+select state, last_status from deliveries
+ where job_id = %s and callback = 'job' order by created_at desc, id desc limit 1
+"""
 
 OF_CALLS = """
 with told as (
@@ -17,6 +23,12 @@ select c.id, c.callback_url as url, c.callback_events as events, coalesce(t.stat
   from calls c left join told t on t.call_id = c.id
  where c.id = any(%(call_ids)s) and c.callback_url is not null
 """
+
+
+async def of_job(tx: Tx, job_id: UUID) -> dict[str, Any] | None:
+    """How the latest delivery to a job's own callback stands: `{state, last_status}`; None before the first."""
+    rows = await hot(tx, OF_JOB, (job_id,))
+    return rows[0]._asdict() if rows else None
 
 
 async def of_calls(tx: Tx, job_id: UUID, call_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
@@ -11,7 +12,9 @@ import orjson
 from shared import detours
 from shared.credential_choice import CHOSEN
 from shared.db import Tx, hot
-from shared.sql_terms import IS_PENDING, IS_RUNNING
+from shared.ids import Fence
+from shared.pages import known_total
+from shared.sql_terms import IS_PENDING, IS_RUNNING, MAY_START
 
 COLUMNS = """
 c.id, c.job_id, c.team_id, c.state, c.endpoint, c.stream, c.client_call_id, c.model, c.candidates, c.candidate,
@@ -29,13 +32,15 @@ update call_payloads p set response = r.response::json
   from rows from (unnest(%s::uuid[]), json_array_elements_text(%s::json)) as r(id, response) where p.call_id = r.id
 """
 
-# Claiming writes the attempt's row as well: no attempt runs that is not on record. A call that somebody has locked is
-# being ended, or claimed elsewhere: it holds up no other, and where it is not, its bell is rung again.
+# Claiming writes the attempt's row as well: no attempt runs that is not on record, with the prices its alias has now:
+# it may be gone, or name another model, before anybody knows that nobody will report. A call that somebody has locked
+# is being ended, or claimed elsewhere: it holds up no other, and where it is not, its bell is rung again.
 CLAIMING = f"""
 with due as (
     select c.id{{due}} from calls c join teams t on t.id = c.team_id
      where c.id = any(%(ids)s) and {IS_PENDING} and c.run_at <= app_now() and c.deadline_at > app_now()
        and (t.max_parallel_calls is null or t.id = any(%(locked_teams)s))
+       and {MAY_START}
      order by c.id for update of c skip locked
 ), {{aims}}claimed as (
     update calls c
@@ -53,15 +58,19 @@ with due as (
       left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
       {CHOSEN}
 ), opened as (
-    insert into attempts (call_id, number, alias, credential_id, provider, litellm_model, worker)
-    select c.id, c.attempt, c.candidates[c.candidate + 1], m.credential_id, m.provider, m.litellm_model, %(worker)s
+    insert into attempts (call_id, number, alias, credential_id, provider, litellm_model, worker,
+                          input_nanousd_per_mtok, output_nanousd_per_mtok, cached_input_nanousd_per_mtok)
+    select c.id, c.attempt, c.candidates[c.candidate + 1], m.credential_id, m.provider, m.litellm_model, %(worker)s,
+           m.input_nanousd_per_mtok, m.output_nanousd_per_mtok, m.cached_input_nanousd_per_mtok
       from claimed c join aimed m on m.id = c.id
 )
 select c.id, c.job_id, c.team_id, c.attempt as number, c.endpoint, c.stream, c.model, c.retries, c.candidates,
        c.candidate, c.candidate_attempts, c.failures, c.batched,
        c.estimated_prompt_tokens, c.estimated_output_tokens, c.created_at,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
-       p.request, t.cost_markup_percentage as markup_percentage, c.candidates[c.candidate + 1] as alias,
+       p.request, c.candidates[c.candidate + 1] as alias,
+       coalesce((select j.cost_markup_percentage from jobs j where j.id = c.job_id), t.cost_markup_percentage)
+       as markup_percentage,
        t.tpm_limit, t.max_parallel_calls, c.key_id,
        (select k.tpm_limit from virtual_keys k where k.id = c.key_id) as key_tpm_limit,
        m.litellm_model, m.provider, m.api_base, m.api_key_sealed, m.credential_id, m.credential_key_sealed,
@@ -203,6 +212,8 @@ class Claimed:
 
     model: the name the client asked for. retries: tries per candidate after the first; None: the setting.
     api_key_sealed: the alias's own key; credential_key_sealed: that of the credential chosen where it has none.
+    markup_percentage: on what the provider is paid, 0 to 1000. on_unknown: what becomes of the call where nobody knows
+    how an attempt at this candidate ended.
     probed_at: of a probe that finds out whether an open circuit can be closed, when it was claimed.
     """
 
@@ -220,7 +231,7 @@ class Claimed:
     created_at: datetime
     deadline_in_s: float
     request: dict[str, Any]
-    markup_percentage: Any
+    markup_percentage: Decimal
     alias: str
     litellm_model: str | None
     provider: str | None
@@ -229,7 +240,7 @@ class Claimed:
     input_nanousd_per_mtok: int | None
     output_nanousd_per_mtok: int | None
     cached_input_nanousd_per_mtok: int | None
-    on_unknown: str
+    on_unknown: Literal["retry", "fail"]
     endpoint: str = "chat"
     stream: bool = False
     batched: bool = False
@@ -243,7 +254,7 @@ class Claimed:
     probed_at: datetime | None = None
 
     @property
-    def fence(self) -> tuple[UUID, int]:
+    def fence(self) -> Fence:
         """The id and the attempt number under which the call is held."""
         return self.id, self.number
 
@@ -371,9 +382,8 @@ async def list_of_job(
     """A page of a job's calls without their answers, and how many match in all. `order` is ours, never a client's."""
     params = {"job_id": job_id, "states": states, "purpose": purpose, "limit": limit, "offset": offset}
     page = [Call(**row._asdict()) for row in await hot(tx, LIST.format(order=order), params)]
-    if offset == 0 and len(page) < limit:
-        return page, len(page)
-    return page, (await hot(tx, COUNT, params))[0].total
+    total = known_total(len(page), limit=limit, offset=offset)
+    return page, (await hot(tx, COUNT, params))[0].total if total is None else total
 
 
 async def ended(tx: Tx, ids: Iterable[UUID]) -> set[UUID]:

@@ -11,11 +11,16 @@ Both are rounded up, and once per job.
 from dataclasses import dataclass
 from decimal import Decimal
 
+from shared import money
 from shared.jobs import Job
 from shared.keys import Key
 from shared.money import NANOUSD_PER_USD
 from shared.states import JobStatus
 
+MOST_NANOUSD = 10**14
+"""No call is estimated at more than 100,000 dollars, whatever its client asks for: the sum of 90,000 that are open, as
+of the most lines of a batch, fits its column.
+"""
 JOB_BASED_HOLD = 1
 WORTH_A_WRITE = 10
 """A batch gives back what it holds too much once that is a tenth of its hold: not the account's row with every line."""
@@ -29,6 +34,7 @@ class Terms:
     charge_failed_calls: bool = False
     credits_per_dollar: Decimal = Decimal(10)
     tokens_per_credit: int = 10_000
+    cost_markup_percentage: Decimal = Decimal(0)
 
 
 JOB_BASED = Terms()
@@ -42,6 +48,7 @@ def terms_of(key: Key) -> Terms:
         charge_failed_calls=key.charge_failed_calls,
         credits_per_dollar=key.credits_per_dollar,
         tokens_per_credit=key.tokens_per_credit,
+        cost_markup_percentage=key.cost_markup_percentage,
     )
 
 
@@ -49,9 +56,16 @@ def agree(job: Job, terms: Terms) -> None:
     """Write the terms on the job."""
     job.budget_mode, job.charge_failed_calls = terms.budget_mode, terms.charge_failed_calls
     job.credits_per_dollar, job.tokens_per_credit = terms.credits_per_dollar, terms.tokens_per_credit
+    job.cost_markup_percentage = terms.cost_markup_percentage
 
 
-def wanted(job: Job) -> int:
+def at_markup(nanousd: int, markup: Decimal, *, sized_at: Decimal) -> int:
+    """A call's estimate that was made at one markup as it is at another, never below it."""
+    cost_at_most = int((nanousd + Decimal("0.5")) / (1 + sized_at / 100))
+    return min(money.with_markup(cost_at_most, markup), MOST_NANOUSD)
+
+
+def should_hold(job: Job) -> int:
     """Credits a live job should hold: what it used so far and what its open calls may use at most."""
     if job.budget_mode is None:
         return 0
@@ -62,7 +76,7 @@ def wanted(job: Job) -> int:
 
 def excess(job: Job) -> int:
     """Credits a live job is to give back: what it holds beyond its wants; a job_based hold stays whole to the end."""
-    over = max(0, job.credits_held - wanted(job))
+    over = max(0, job.credits_held - should_hold(job))
     return 0 if job.is_batch and over * WORTH_A_WRITE < job.credits_held else over
 
 

@@ -1,90 +1,43 @@
 """Ending calls and jobs: result, cost, counters, credits, usage and events in the caller's one transaction.
 
-Locks are taken in the same order everywhere: jobs (by id), calls (by id), batches, budgets (by id), accounts (by team),
-and at the very end the lines of usage (by their keys). Nobody locks a batch and then its job.
+Locks: in the order of docs/states.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
-from shared import attempts, batch_ends, calls, facts, jobs, outbox, rollup, settling, unfinished_calls
+from shared import attempt_reports, attempts, batch_ends, calls, facts, jobs, outbox, rollup, settling, unfinished_calls
+from shared.attempt_reports import Report
 from shared.attempts import Booked
 from shared.calls import Call, Late
 from shared.db import Tx
 from shared.event_types import CALL_DEFAULT
 from shared.events import Event
 from shared.failures import message
+from shared.ids import Fence
 from shared.jobs import Job
 from shared.messages import Deliver, Ended, Message, Stop, TendBatches
-from shared.prices import Price
 from shared.settling import Spent
-from shared.states import FINAL, CallState, JobStatus, Outcome
-from shared.usage_lines import UsageLines
+from shared.states import FINAL, CallState, JobStatus
+from shared.usage_sums import UsageSums
 
-Ending = tuple[JobStatus, str | None, str | None]
-"""How a job ends: status, failure_reason, error_message."""
 
-OVERDUE = {
+class Ending(NamedTuple):
+    """How a job ends. reason: its `failure_reason`. error: its `error_message`; None: what `reason` says by itself."""
+
+    status: JobStatus
+    reason: str | None = None
+    error: str | None = None
+
+
+ENDED_BY_CLOCK = {
     "deadline_exceeded": "The job's deadline passed before it had ended",
     "idle_timeout": "The job had no call under way for too long",
 }
 """What a job says that failed by the clock."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """Tokens of an attempt. `source`: `provider` when it reported them (0 is a value), `estimated`, or `none`."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    source: str = "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """How an attempt ended and what becomes of its call.
-
-    has_delivered: the call has no result, but its client has what the attempt said until then, and pays for that.
-    state: the call's next state; `pending` with `retry_in_s` for another try. swept: the sweeper speaks for a worker
-    that is gone, and only an expired lease gives it the right to.
-    """
-
-    call_id: UUID
-    job_id: UUID
-    number: int
-    outcome: Outcome
-    state: CallState
-    candidate: int = 0
-    candidate_attempts: int = 0
-    retry_in_s: float | None = None
-    failed: int = 0
-    died: int = 0
-    swept: bool = False
-    has_delivered: bool = False
-    usage: Usage = Usage()
-    price: Price | None = None
-    provider_cost_nanousd: int = 0
-    client_cost_nanousd: int = 0
-    maybe_billed: bool = False
-    response: str | None = None
-    finish_reason: str | None = None
-    latency_ms: int | None = None
-    http_status: int | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    retry_after_s: int | None = None
-    provider_request_id: str | None = None
-    chunks: int | None = None
-
-    @property
-    def fence(self) -> tuple[UUID, int]:
-        """The call and the attempt number this report speaks for."""
-        return self.call_id, self.number
 
 
 @dataclass(kw_only=True)
@@ -94,7 +47,7 @@ class Aftermath:
     tended: batches whose files are to be written now.
     """
 
-    mine: set[tuple[UUID, int]] = field(default_factory=set)
+    mine: set[Fence] = field(default_factory=set)
     ended: list[UUID] = field(default_factory=list)
     stopped: list[UUID] = field(default_factory=list)
     delivery_queues: list[UUID] = field(default_factory=list)
@@ -116,18 +69,19 @@ async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) ->
     A repeat of the same report changes nothing. `now` stamps the events.
     """
     locked = await jobs.lock(tx, (report.job_id for report in reports))
-    rows = {report.fence: _call_row(report, locked[report.job_id]) for report in reports}
+    rows = {report.fence: attempt_reports.call_row(report, locked[report.job_id]) for report in reports}
     closed = await calls.close(tx, list(rows.values()))
     mine = {(call.id, call.attempt) for call in closed}
     ours = [report for report in reports if report.fence in mine]
     await calls.store_responses(tx, [(r.call_id, r.response) for r in ours if r.response is not None])
-    booked = await attempts.close(tx, [_attempt_row(r) for r in reports if r.fence in mine or not r.swept])
-    usage = UsageLines()
-    await _book_late(tx, locked, reports, [line for line in booked if line.fence not in mine], usage)
+    heard = [report for report in reports if report.fence in mine or not report.swept]
+    booked = await attempts.close(tx, [attempt_reports.attempt_row(report) for report in heard])
+    usage = UsageSums()
+    await _book_late(tx, locked, reports, [attempt for attempt in booked if attempt.fence not in mine], usage)
     tried = _tried(closed, booked)
-    for line in booked:
-        if line.fence in mine:
-            _book(locked[tried[line.call_id].job_id], tried[line.call_id], line, usage)
+    for attempt in booked:
+        if attempt.fence in mine:
+            _book(locked[tried[attempt.call_id].job_id], tried[attempt.call_id], attempt, usage)
     aftermath = await end_calls(tx, locked, list(tried.values()), now=now, usage=usage)
     aftermath.mine = mine
     return aftermath
@@ -135,35 +89,35 @@ async def close_attempts(tx: Tx, reports: Sequence[Report], *, now: datetime) ->
 
 def _tried(closed: Sequence[Call], booked: Sequence[Booked]) -> dict[UUID, Call]:
     """The closed calls, each with the provider of the attempt that closed it."""
-    providers = {line.fence: line.provider for line in booked}
+    providers = {attempt.fence: attempt.provider for attempt in booked}
     return {call.id: replace(call, provider=providers.get((call.id, call.attempt))) for call in closed}
 
 
 async def book_abandoned(tx: Tx, reports: Sequence[Report]) -> None:
     """Close attempts whose call went on without them; what they may have cost is booked on call, job and usage."""
     locked = await jobs.lock(tx, (report.job_id for report in reports))
-    booked = await attempts.close(tx, [_attempt_row(report) for report in reports])
-    usage = UsageLines()
+    booked = await attempts.close(tx, [attempt_reports.attempt_row(report) for report in reports])
+    usage = UsageSums()
     await _book_late(tx, locked, reports, booked, usage)
     await jobs.save(tx, locked.values())
     await rollup.add(tx, usage)
 
 
 async def _book_late(
-    tx: Tx, locked: Mapping[UUID, Job], reports: Sequence[Report], late: Sequence[Booked], usage: UsageLines
+    tx: Tx, locked: Mapping[UUID, Job], reports: Sequence[Report], late: Sequence[Booked], usage: UsageSums
 ) -> None:
     """What attempts that no longer hold their call may have cost stands on call, job and usage all the same."""
     billed = {report.fence: report.maybe_billed for report in reports}
-    costs = [(line.call_id, line.more, billed[line.fence]) for line in late]
+    costs = [(attempt.call_id, attempt.more, billed[attempt.fence]) for attempt in late]
     of = {call.id: call for call in await calls.add_provider_cost(tx, costs)}
-    for line in late:
-        call = of[line.call_id]
-        _book(locked[call.job_id], call, line, usage)
+    for attempt in late:
+        call = of[attempt.call_id]
+        _book(locked[call.job_id], call, attempt, usage)
 
 
-def _book(job: Job, call: Call | Late, line: Booked, usage: UsageLines) -> None:
-    job.provider_cost_nanousd += line.more
-    usage.book(job, call.model, call.key_id, line.provider, line.more)
+def _book(job: Job, call: Call | Late, attempt: Booked, usage: UsageSums) -> None:
+    job.provider_cost_nanousd += attempt.more
+    usage.book(job, call.model, call.key_id, attempt.provider, attempt.more)
 
 
 async def cancel_calls(
@@ -184,7 +138,7 @@ async def end_calls(
     *,
     now: datetime,
     finishing: Mapping[UUID, Ending] | None = None,
-    usage: UsageLines | None = None,
+    usage: UsageSums | None = None,
 ) -> Aftermath:
     """Count calls that ended into their locked jobs, finish the jobs this ends, record the events, fan them out.
 
@@ -192,7 +146,7 @@ async def end_calls(
     to lines that many transactions share: nothing should come after it.
     """
     recorded: list[Event] = []
-    usage = UsageLines() if usage is None else usage
+    usage = UsageSums() if usage is None else usage
     final = sorted((call for call in changed if call.state in FINAL), key=lambda call: call.id)
     silent = await _unheard(tx, final)
     for call in final:
@@ -224,7 +178,7 @@ async def end_jobs(
     ends: Mapping[UUID, Ending],
     spent: Sequence[Spent],
     recorded: list[Event],
-    usage: UsageLines,
+    usage: UsageSums,
     *,
     now: datetime,
 ) -> Aftermath:
@@ -233,10 +187,10 @@ async def end_jobs(
     locked: all that changed; ends: those of them that end. spent: of the calls that ended. recorded: events that come
     before those of the jobs.
     """
-    for job_id, (status, reason, error) in ends.items():
+    for job_id, end in ends.items():
         job = locked[job_id]
-        job.status, job.failure_reason, job.completed_at = status, reason, now
-        job.error_message = error or OVERDUE.get(reason or "")
+        job.status, job.failure_reason, job.completed_at = end.status, end.reason, now
+        job.error_message = end.error or ENDED_BY_CLOCK.get(end.reason or "")
     ended = [locked[job_id] for job_id in ends]
     tended = await batch_ends.jobs_ended(tx, {job.id: _was_cancelled(job) for job in ended if job.is_batch})
     warnings = await settling.settle(tx, locked, spent, ended, now=now)
@@ -261,7 +215,9 @@ async def end_left_behind(tx: Tx, locked: dict[UUID, Job], *, now: datetime) -> 
 
 
 async def end_held_open(tx: Tx, locked: dict[UUID, Job], *, now: datetime) -> Aftermath:
-    """End locked jobs of which all calls ended while they were held open, by somebody who then did not end them."""
+    """Let locked jobs go that somebody held open and then did not end; those whose calls have all ended end now."""
+    for job_id in locked:
+        await jobs.let_go(tx, job_id)
     ends = {
         job.id: _batch_end(job) if job.is_batch else _job_end(job)
         for job in locked.values()
@@ -303,7 +259,7 @@ def _auto_completed(locked: Mapping[UUID, Job], final: Sequence[Call]) -> dict[U
         if job.is_batch:
             ends[job.id] = _batch_end(job)
         elif call.error_code == "deadline_exceeded" and call.deadline_at == job.deadline_at:
-            ends[job.id] = (JobStatus.FAILED, "deadline_exceeded", None)
+            ends[job.id] = Ending(JobStatus.FAILED, "deadline_exceeded")
         elif job.id not in ends:
             ends[job.id] = _job_end(job, call)
     return ends
@@ -312,78 +268,19 @@ def _auto_completed(locked: Mapping[UUID, Job], final: Sequence[Call]) -> dict[U
 def _job_end(job: Job, last: Call | None = None) -> Ending:
     """How a job ends that completes by itself. last: the call that ended last, where that is known."""
     if job.calls_completed:
-        return JobStatus.COMPLETED, None, None
+        return Ending(JobStatus.COMPLETED)
     told = "" if last is None else f". The last one: {last.error_code}: {last.error_message}"
-    return JobStatus.FAILED, "all_calls_failed", f"No call of the job completed ({_counted(job)}){told}"
+    return Ending(JobStatus.FAILED, "all_calls_failed", f"No call of the job completed ({_counted(job)}){told}")
 
 
 def _batch_end(job: Job) -> Ending:
     """How a batch's job ends when all its lines have. Its counts decide: its lines end in any order, even at once."""
     if job.calls_expired:
-        return JobStatus.FAILED, "deadline_exceeded", None
+        return Ending(JobStatus.FAILED, "deadline_exceeded")
     if job.calls_completed:
-        return JobStatus.COMPLETED, None, None
-    return JobStatus.FAILED, "all_calls_failed", f"No line of the batch completed ({_counted(job)})"
+        return Ending(JobStatus.COMPLETED)
+    return Ending(JobStatus.FAILED, "all_calls_failed", f"No line of the batch completed ({_counted(job)})")
 
 
 def _counted(job: Job) -> str:
     return f"{job.calls_failed} failed, {job.calls_cancelled} cancelled"
-
-
-def _call_row(report: Report, job: Job) -> dict[str, Any]:
-    usage = report.usage
-    done = report.state == CallState.COMPLETED or report.has_delivered
-    return {
-        "id": report.call_id,
-        "number": report.number,
-        "state": report.state,
-        "candidate": report.candidate,
-        "candidate_attempts": report.candidate_attempts,
-        "retry_in_s": report.retry_in_s,
-        "failed": report.failed,
-        "died": report.died,
-        "swept": report.swept,
-        "ended_before": job.ended if job.is_batch and report.state in FINAL else None,
-        "provider_cost_nanousd": report.provider_cost_nanousd,
-        "client_cost_nanousd": report.client_cost_nanousd,
-        "maybe_billed": report.maybe_billed,
-        "finish_reason": report.finish_reason,
-        "latency_ms": report.latency_ms,
-        "prompt_tokens": usage.prompt_tokens if done else None,
-        "completion_tokens": usage.completion_tokens if done else None,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens if done else None,
-        "cached_tokens": usage.cached_tokens if done else None,
-        "reasoning_tokens": usage.reasoning_tokens if done else None,
-        "usage_source": usage.source if done else None,
-        "error_code": report.error_code,
-        "error_message": message(report.error_code, report.error_message) if report.error_code else None,
-        "retry_after_s": report.retry_after_s,
-    }
-
-
-def _attempt_row(report: Report) -> dict[str, Any]:
-    usage, price = report.usage, report.price
-    return {
-        "call_id": report.call_id,
-        "number": report.number,
-        "swept": report.swept,
-        "outcome": report.outcome,
-        "http_status": report.http_status,
-        "error_code": report.error_code,
-        "error_message": report.error_message,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "usage_source": usage.source,
-        "maybe_billed": report.maybe_billed,
-        "input_nanousd_per_mtok": price.input if price else None,
-        "output_nanousd_per_mtok": price.output if price else None,
-        "cached_input_nanousd_per_mtok": price.cached_input if price else None,
-        "price_source": price.source if price else "unpriced",
-        "price_version": price.version if price else None,
-        "provider_cost_nanousd": report.provider_cost_nanousd,
-        "client_cost_nanousd": report.client_cost_nanousd,
-        "provider_request_id": report.provider_request_id,
-        "chunks": report.chunks,
-    }

@@ -6,12 +6,12 @@ Database.hot_transaction, .hot_statement   `hot` statements only: a third of the
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
 from psycopg import AsyncConnection as PsycopgConnection
-from psycopg import InterfaceError, OperationalError
+from psycopg import Error, InterfaceError, OperationalError
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 from sqlalchemy.exc import DBAPIError
@@ -90,6 +90,8 @@ class Database:
             return connection
 
         self._driver = DriverPool(connected, size=pool, wait_s=CONNECTION_S)
+        self.patient = asyncio.Semaphore(max(1, pool // 4))
+        """Room for group commits of one team that wait long for a lock: the others keep most of `pool`."""
         self.engine: AsyncEngine = create_async_engine(
             driver_url(url),
             pool_size=pool,
@@ -117,10 +119,12 @@ class Database:
             yield tx
 
     @asynccontextmanager
-    async def hot_transaction(self) -> AsyncIterator[Tx]:
-        """A transaction for hot statements only."""
-        async with asyncio.timeout(2 * WAIT_S), self._driver.connection() as connection, connection.transaction():
-            yield connection
+    async def hot_transaction(self, *, lock_s: float | None = None) -> AsyncIterator[Tx]:
+        """A transaction for hot statements only. lock_s: how long each may wait for a lock, where not 3 s."""
+        async with asyncio.timeout(2 * WAIT_S), self._driver.connection() as connection:
+            begun = connection.transaction() if lock_s is None else _transaction(connection, lock_s)
+            async with begun:
+                yield connection
 
     @asynccontextmanager
     async def long_transaction(self, limit_s: float) -> AsyncIterator[Connection]:
@@ -138,6 +142,21 @@ class Database:
         """Close the connections."""
         await self._driver.close()
         await self.engine.dispose()
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection, lock_s: float) -> AsyncIterator[None]:
+    """As the connection's own, with a limit that travels with its BEGIN: no round trip more."""
+    begin = f"begin; set local lock_timeout = {round(lock_s * 1000)}"
+    await connection.execute(begin.encode(), prepare=False)
+    try:
+        yield
+    except BaseException:
+        # What broke the connection is what the block raised.
+        with suppress(Error):
+            await connection.rollback()
+        raise
+    await connection.commit()
 
 
 async def hot(tx: Tx, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, binary: bool = False) -> list[Any]:
@@ -173,10 +192,15 @@ def ran_out_of_time(error: BaseException) -> bool:
     return isinstance(cause, TimeoutError) or getattr(cause, "sqlstate", None) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
 
 
+def waited_for_a_lock(error: BaseException) -> bool:
+    """Whether a lock that somebody holds too long ended it."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+
 def one_to_blame(error: BaseException) -> bool:
     """Whether one item of a group may have caused it: a mistake of ours, or a lock that somebody holds too long."""
-    cause = getattr(error, "orig", None) or error
-    return not is_down(error) or getattr(cause, "sqlstate", None) == LOCK_NOT_AVAILABLE
+    return not is_down(error) or waited_for_a_lock(error)
 
 
 def _dumps(value: object) -> str:

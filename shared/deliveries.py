@@ -9,11 +9,8 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
+from shared.ids import Fence
 from shared.signing import Scheme
-
-CALLBACK_STATE = """
-select state, last_status from deliveries where job_id = %s and callback = 'job' order by created_at desc limit 1
-"""
 
 # The queues are in this transaction's hand: what is leased now was leased before this statement began.
 CLAIM = """
@@ -143,7 +140,7 @@ returning d.id
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Allowance:
     """What may be claimed of a queue that is in hand.
 
     most: by its turn and its rate. slots: under way over all senders, what is leased already counts.
@@ -194,7 +191,7 @@ class Delivery:
     schedule_s: Sequence[float] | None
 
     @property
-    def fence(self) -> tuple[UUID, int]:
+    def fence(self) -> Fence:
         """The id and the attempt number under which the delivery is held."""
         return self.id, self.attempt
 
@@ -230,7 +227,7 @@ DELIVERY = tuple(field.name for field in fields(Delivery))
 
 
 async def claim(
-    tx: Tx, wanted: Mapping[UUID, Wanted], *, timeout_s: float, margin_s: float, worker: str
+    tx: Tx, allowed: Mapping[UUID, Allowance], *, timeout_s: float, margin_s: float, worker: str
 ) -> tuple[list[Delivery], dict[UUID, int]]:
     """Lease the oldest due of queues that `delivery_queues.lock` took; and how many each queue had leased before.
 
@@ -238,11 +235,11 @@ async def claim(
     places of its queues so long at most.
     """
     values = {
-        "queues": list(wanted),
-        "most": [w.most for w in wanted.values()],
-        "slots": [w.slots for w in wanted.values()],
-        "are_open": [w.is_open for w in wanted.values()],
-        "tokens": [w.tokens for w in wanted.values()],
+        "queues": list(allowed),
+        "most": [w.most for w in allowed.values()],
+        "slots": [w.slots for w in allowed.values()],
+        "are_open": [w.is_open for w in allowed.values()],
+        "tokens": [w.tokens for w in allowed.values()],
         "timeout_s": timeout_s,
         "margin_s": margin_s,
         "worker": worker,
@@ -263,7 +260,7 @@ async def keep_bodies(tx: Tx, bodies: Mapping[UUID, str]) -> None:
         await hot(tx, KEEP_BODIES, {"ids": list(bodies), "bodies": list(bodies.values())})
 
 
-async def record(tx: Tx, results: Sequence[Result]) -> dict[tuple[UUID, int], int]:
+async def record(tx: Tx, results: Sequence[Result]) -> dict[Fence, int]:
     """Write attempts, and the states of deliveries that no later claim owns: the fences, with tries so far."""
     values: dict[str, Any] = {name: [getattr(result, name) for result in results] for name in RESULT}
     for name in ("request_headers", "response_headers"):
@@ -284,9 +281,3 @@ async def free(tx: Tx, workers: Sequence[str]) -> list[UUID]:
 async def discard(tx: Tx, endpoint_id: UUID, *, reason: str, limit: int) -> int:
     """Give up at most `limit` of an endpoint's undelivered deliveries; how many."""
     return len(await hot(tx, DISCARD, {"endpoint_id": endpoint_id, "reason": reason, "limit": limit}))
-
-
-async def callback_state(tx: Tx, job_id: UUID) -> dict[str, Any] | None:
-    """How the latest delivery to a job's own callback stands: `{state, last_status}`; None before the first."""
-    rows = await hot(tx, CALLBACK_STATE, (job_id,))
-    return rows[0]._asdict() if rows else None

@@ -34,7 +34,7 @@ DISABLED = ("manual", "gone", "failing", "url_refused")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Health:
     """waiting: deliveries that are not delivered yet. open, half_open: circuits. full_queues: they take no more.
 
     endpoints: by status; `failing` ones are active. disabled: by reason.
@@ -48,10 +48,10 @@ class Standing:
     disabled: Mapping[str, int]
 
 
-async def standing(tx: Tx) -> Standing:
+async def find(tx: Tx) -> Health:
     """As of now; deleted endpoints do not count."""
     [queues] = await hot(tx, QUEUES)
     [endpoints] = await hot(tx, ENDPOINTS)
     reasons = {row.reason: row.endpoints for row in await hot(tx, REASONS)}
     disabled = {reason: reasons.get(reason, 0) for reason in DISABLED}
-    return Standing(**queues._asdict(), endpoints=endpoints._asdict(), disabled=disabled)
+    return Health(**queues._asdict(), endpoints=endpoints._asdict(), disabled=disabled)

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from shared import ids
 from shared.db import Tx, hot
+from shared.pages import known_total
+from shared.sql_terms import TARGET_JOINS, TARGET_URL
 from shared.states import DUE_DELIVERY, DeliveryState
 
 UNDELIVERED = tuple(state for state in DeliveryState if state != DeliveryState.DELIVERED)
@@ -15,24 +17,21 @@ UNDELIVERED = tuple(state for state in DeliveryState if state != DeliveryState.D
 COUNT = "select count(*) as total from deliveries d where {where}"
 
 # The page's ids come from an index alone; of a callback's URL the job or the call is asked, for the rows shown only.
-PAGE = """
+PAGE = f"""
 with page as materialized (
-    select d.id from deliveries d where {where} order by d.id desc limit %(limit)s offset %(offset)s
+    select d.id from deliveries d where {{where}} order by d.id desc limit %(limit)s offset %(offset)s
 )
-select d.*, coalesce(w.url, c.callback_url, j.callback_url) as url,
+select d.*, {TARGET_URL} as url,
        greatest(d.next_attempt_at, case when q.open_s > 0 then q.open_until end) as next_try_at
   from page join deliveries d using (id)
   left join delivery_queues q on q.id = d.queue_id
-  left join webhook_endpoints w on w.id = d.endpoint_id
-  left join jobs j on d.callback = 'job' and j.id = d.job_id
-  left join events e on d.callback = 'call' and e.id = d.event_id
-  left join calls c on c.id = e.subject_id
+{TARGET_JOINS}
  order by d.id desc
 """
 
 # What can be sent again, by whom and why not, is decided on the row as it is when it is changed.
-ONE = """
-select d.*, coalesce(w.url, c.callback_url, j.callback_url) as url, coalesce(d.body, e.body) as sent_body,
+ONE = f"""
+select d.*, {TARGET_URL} as url, coalesce(d.body, e.body) as sent_body,
        d.lease_expires_at > app_now() as is_in_flight, d.endpoint_id is null or w.status = 'active' as is_open,
        w.deleted_at is not null as is_of_deleted,
        greatest(d.next_attempt_at, case when q.open_s > 0 then q.open_until end) as next_try_at
@@ -150,7 +149,7 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Filter:
     """Which deliveries; None is no condition. since and until are included, until with its whole millisecond.
 
     tests: only the examples that were sent by hand, or none of them.
@@ -167,17 +166,15 @@ class Wanted:
     tests: bool | None = None
 
 
-async def page(tx: Tx, wanted: Wanted, *, limit: int, offset: int) -> list[Any]:
+async def page(tx: Tx, wanted: Filter, *, limit: int, offset: int) -> list[Any]:
     """Rows of deliveries with `url`, newest first."""
     return await hot(tx, *page_statement(wanted, limit=limit, offset=offset))
 
 
-async def count(tx: Tx, wanted: Wanted, *, limit: int, offset: int, shown: int) -> int:
+async def count(tx: Tx, wanted: Filter, *, limit: int, offset: int, shown: int) -> int:
     """How many there are in all; `shown` of them are on this page, which knows it already when it is not full."""
-    if 0 < shown < limit or shown == offset == 0:
-        return offset + shown
-    total: int = (await hot(tx, *count_statement(wanted)))[0].total
-    return total
+    total = known_total(shown, limit=limit, offset=offset)
+    return (await hot(tx, *count_statement(wanted)))[0].total if total is None else total
 
 
 async def one(tx: Tx, id_: UUID) -> Any | None:
@@ -236,19 +233,19 @@ def summary_statement(sql: str, team_id: str | None, since: datetime, *, most: i
     return sql.format(team="true" if team_id is None else "team_id = %(team_id)s"), params
 
 
-def page_statement(wanted: Wanted, *, limit: int, offset: int) -> tuple[str, dict[str, Any]]:
+def page_statement(wanted: Filter, *, limit: int, offset: int) -> tuple[str, dict[str, Any]]:
     """What a page asks the database, with its parameters."""
     where, params = _where(wanted)
     return PAGE.format(where=where), {**params, "limit": limit, "offset": offset}
 
 
-def count_statement(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def count_statement(wanted: Filter) -> tuple[str, dict[str, Any]]:
     """What a total asks the database, with its parameters."""
     where, params = _where(wanted)
     return COUNT.format(where=where), params
 
 
-def _where(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
     """Only conditions that there are, and of team and endpoint the one whose index serves.
 
     An endpoint has one team, which the planner does not know: it would take the two together for a rare thing.

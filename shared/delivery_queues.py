@@ -9,6 +9,7 @@ from datetime import datetime
 from uuid import UUID, uuid5
 
 from shared.db import Tx, hot
+from shared.sql_terms import WAITING_QUEUES
 
 FAILURES_TO_OPEN = 5
 OPEN_S = 60.0
@@ -35,6 +36,8 @@ select id, team_id from made
  union all
 select id, team_id from delivery_queues where id = any(%(ids)s::uuid[])
 """
+
+KNOWN = "select id, team_id from delivery_queues where id = any(%s::uuid[])"
 
 # A queue that another sender has in hand is left to it. Its row is read as it is once it is ours.
 LOCK = """
@@ -89,14 +92,8 @@ select id, case when open_s = 0 then 'closed' when open_until > app_now() then '
 """
 
 # A loose index scan: two probes of ix_deliveries_queue_id_due per queue, however many deliveries wait in it.
-DUE = """
-with recursive waiting(id) as (
-    (select queue_id from deliveries where state in ('pending', 'failing') order by queue_id limit 1)
-    union all
-    select (select d.queue_id from deliveries d
-             where d.state in ('pending', 'failing') and d.queue_id > waiting.id order by d.queue_id limit 1)
-      from waiting where waiting.id is not null
-)
+DUE = f"""
+with recursive {WAITING_QUEUES}
 select waiting.id
   from waiting
   left join delivery_queues q on q.id = waiting.id
@@ -112,7 +109,7 @@ select waiting.id
 
 
 @dataclass(frozen=True, kw_only=True)
-class Circuit:
+class QueueCircuit:
     """`closed`, `open` or `half_open`; until: when it was or is to be tried again, None while it is closed."""
 
     state: str = "closed"
@@ -158,8 +155,13 @@ def test_queue(endpoint_id: UUID) -> UUID:
 
 
 async def ensure(tx: Tx, ids: Sequence[UUID]) -> list[Known]:
-    """The rows of these queues, made where there are none; a queue without row and without deliveries is left out."""
+    """The rows of these queues, made where there are none; a queue without row and without deliveries is left out.
+
+    Needs a statement of its own: a row that another sender made meanwhile is seen by the next one only.
+    """
     found = await hot(tx, ENSURE, {"ids": list(ids)})
+    if missing := set(ids) - {row.id for row in found}:
+        found += await hot(tx, KNOWN, (list(missing),))
     return [Known(**row._asdict()) for row in found]
 
 
@@ -189,9 +191,9 @@ async def close(tx: Tx, id_: UUID) -> None:
     await hot(tx, CLOSE, (id_,))
 
 
-async def circuits(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Circuit]:
+async def circuits(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, QueueCircuit]:
     """The circuits by queue; that of a queue that never sent is not there, and closed."""
-    return {row.id: Circuit(state=row.state, until=row.until) for row in await hot(tx, CIRCUITS, (list(ids),))}
+    return {row.id: QueueCircuit(state=row.state, until=row.until) for row in await hot(tx, CIRCUITS, (list(ids),))}
 
 
 async def due(tx: Tx) -> list[UUID]:

@@ -1,12 +1,13 @@
 """Deliveries and their attempts: kept as long as retention says, and until they are final."""
 
 from shared.db import Tx, hot
+from shared.sql_terms import EARLIEST_ID
 
 # The rows are kept an hour longer than `delivered=false` looks back: what it shows as missed was not deleted.
 BEFORE = "app_now() - make_interval(days => %(days)s, hours => 1)"
 
 # Ids sort by time: the first ones are the oldest.
-OLDEST = f"""(lpad(to_hex((extract(epoch from {BEFORE}) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid"""
+OLDEST = EARLIEST_ID.format(BEFORE)
 
 # First the attempts: a delivery has as many as its schedule has steps, and more after each retry.
 DELETE_ATTEMPTS = f"""

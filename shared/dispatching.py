@@ -1,18 +1,20 @@
 """What the dispatcher reads and marks: calls, and lines of batches, that nobody has rung yet, bounded for each team.
 
-Priority and age order a team's own; the turns of teams are in shared/team_turns.py. What a look costs depends on the
-teams that wait and on the room, not on how much waits: every part of a statement is in the order of one whole index and
-ends at a limit, and PLANNED leaves the planner no other way. What waits is often younger than all statistics.
+Priority and age order a team's own calls, priority and deadline its lines; the turns of teams are in
+shared/team_turns.py. What a look costs depends on the teams that wait and on the room, not on how much waits: every
+part of a statement is in the order of one whole index and ends at a limit, and PLANNED leaves the planner no other way.
+What waits is often younger than all statistics.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.sql_terms import BUSY, IS_PENDING, SCOPE
+from shared.sql_terms import ACTIVE, BUSY, IS_PENDING, IS_STOPPED, SCOPE
 from shared.team_turns import Queue, Turn
 
 # For the rest of the transaction. Without a sort only the index that a part's `order by` spells out will do. What is
@@ -31,8 +33,9 @@ CALL = "c.state = 'pending' and c.rung_at is null and not c.batched"
 LINE = "c.state = 'pending' and c.rung_at is null and c.batched"
 RUNG = "state = 'pending' and rung_at is not null and run_at <= app_now()"
 CALLS_ORDER = "c.priority desc, c.id"
-# A line that failed comes again after those that were there before it was due.
-LINES_ORDER = "c.priority desc, c.run_at, c.id"
+# Of two batches the one that expires sooner. A line that failed comes again after those of its batch that were there
+# before it was due.
+LINES_ORDER = "c.priority desc, c.deadline_at, c.run_at, c.id"
 ALIAS = "c.candidates[c.candidate + 1]"
 
 LOOK = f"""
@@ -66,19 +69,19 @@ with recursive waiting(team_id) as ({_teams(CALL, CALLS_ORDER)}), team as materi
       from waiting w cross join lateral (select t.* from teams t where t.id = w.team_id offset 0) t
 )
 select t.team_id, t.weight, t.room, t.share, null::uuid as key_id, null::text as scope,
-       null::int as rpm, null::int as tpm, null::int as key_rpm, null::int as key_tpm, c.id, c.priority, c.tokens
+       null::int as rpm, null::int as tpm, null::int as key_rpm, null::int as key_tpm, c.id, c.priority, c.tokens,
+       0::float8 as waited_s
   from team t left join lateral (
        select c.id, c.priority, {TOKENS} from calls c where c.team_id = t.team_id and {CALL}
         order by {CALLS_ORDER} limit least(t.share, t.room)) c on true
 """
 
-ACTIVE = "({0}.status = 'active' or ({0}.status = 'paused' and {0}.paused_until <= app_now()))"
-LINE_READ = f"c.id, c.priority, c.run_at, c.deadline_at, {TOKENS}"
+WAITED = "extract(epoch from app_now() - c.run_at)::float8 as waited_s"
+LINE_READ = f"c.id, c.priority, c.run_at, c.deadline_at, {TOKENS}, {WAITED}"
 
 # What may hold a line besides its team: its key, and where it goes.
 KEY_AND_SCOPE = f"""
-       left join lateral (select k.rpm_limit as key_rpm, k.tpm_limit as key_tpm,
-                                 k.blocked or coalesce(k.revoked_at <= app_now(), false) as is_stopped
+       left join lateral (select k.rpm_limit as key_rpm, k.tpm_limit as key_tpm, {IS_STOPPED} as is_stopped
                             from virtual_keys k where k.id = h.key_id offset 0) k on true
        left join lateral (select {SCOPE} as scope from model_aliases a where a.alias = h.alias offset 0) a on true
 """
@@ -96,14 +99,14 @@ with recursive waiting(team_id) as ({_teams(LINE, LINES_ORDER)}), team as materi
      where w.team_id <> all(%(teams)s)
 )
 select t.team_id, t.weight, t.room, t.share, t.rpm, t.tpm,
-       l.key_id, l.scope, l.key_rpm, l.key_tpm, l.id, l.priority, l.tokens
+       l.key_id, l.scope, l.key_rpm, l.key_tpm, l.id, l.priority, l.tokens, l.waited_s
   from team t left join lateral (
        select h.*, k.key_rpm, k.key_tpm, a.scope from (
               select {LINE_READ}, c.key_id, {ALIAS} as alias from calls c
                where c.team_id = t.team_id and {LINE} and c.run_at <= app_now()
                order by {LINES_ORDER} limit {HEADS_READ} * t.share) h {KEY_AND_SCOPE}
         where h.deadline_at > app_now() and {OPEN}
-        order by h.priority desc, h.run_at, h.id limit least(t.share, t.room)) l on true
+        order by h.priority desc, h.deadline_at, h.run_at, h.id limit least(t.share, t.room)) l on true
 """
 
 # A flow is what a limit or a slowed provider can hold: a team's lines that one key brought for one alias.
@@ -128,7 +131,8 @@ select s.team_id, s.room, s.share, t.weight, t.rpm_limit as rpm, t.tpm_limit as 
                   count(*) filter (where {OPEN}) over () as open
              from (select * from flow limit %(flows)s) h {KEY_AND_SCOPE}
        )
-       select v.key_id, v.alias, v.key_rpm, v.key_tpm, v.scope, c.id, c.priority, c.run_at, c.tokens
+       select v.key_id, v.alias, v.key_rpm, v.key_tpm, v.scope, c.id, c.priority, c.run_at, c.deadline_at,
+              c.tokens, c.waited_s
          from visited v left join lateral (
               select {LINE_READ} from calls c
                where c.team_id = s.team_id and {LINE} and c.run_at <= app_now()
@@ -162,9 +166,13 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting(Turn):
-    """A call, or a line with all that may hold it: the provider it goes to, and the limits of its team and key."""
+    """A call, or a line with all that may hold it: the provider it goes to, and the limits of its team and key.
+
+    waited_s: of a line, since it was due.
+    """
 
     priority: int
+    waited_s: float
     room: int | None
     key_id: UUID | None
     scope: str | None
@@ -205,14 +213,14 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Flow:
     """The last flow of a team that was visited."""
 
     key_id: UUID
     alias: str
 
 
-FIRST = Place(key_id=UUID(int=0), alias="")
+FIRST = Flow(key_id=UUID(int=0), alias="")
 
 
 async def look(tx: Tx, *, calls: int, lines: int) -> Seen:
@@ -235,7 +243,7 @@ async def waiting_lines(
 
 
 async def lines_of_flows(
-    tx: Tx, short: Sequence[Head], after: dict[str, Place], *, keys: Collection[UUID], scopes: Collection[str]
+    tx: Tx, short: Sequence[Head], after: dict[str, Flow], *, keys: Collection[UUID], scopes: Collection[str]
 ) -> dict[str, list[Waiting]]:
     """Lines of these teams by their flows, wherever in the queue they stand, but for those of these keys and providers.
 
@@ -261,10 +269,15 @@ async def lines_of_flows(
     for team_id, of_team in groupby(rows, key=lambda row: row.team_id):
         known = list(of_team)
         if len({(row.key_id, row.alias) for row in known}) == most:
-            after[team_id] = Place(key_id=known[-1].key_id, alias=known[-1].alias)
-        lines = sorted((row for row in known if row.id), key=lambda row: (-row.priority, row.run_at, row.id))
+            after[team_id] = Flow(key_id=known[-1].key_id, alias=known[-1].alias)
+        lines = sorted((row for row in known if row.id), key=_in_order)
         found[team_id] = [_waiting(row) for row in lines]
     return found
+
+
+def _in_order(row: Any) -> tuple[int, datetime, datetime, UUID]:
+    """Of lines, as LINES_ORDER has them."""
+    return -row.priority, row.deadline_at, row.run_at, row.id
 
 
 async def mark(tx: Tx, chosen: Sequence[Waiting]) -> set[UUID]:

@@ -6,13 +6,11 @@ Calls end row by row, each with its event; lines of a batch by the thousand as s
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from shared import (
     audit,
-    batch_ends,
     clock,
     closing,
     idempotency,
@@ -20,10 +18,9 @@ from shared import (
     jobs,
     limits,
     line_ends,
-    one_by_one,
     unfinished_calls,
 )
-from shared.audit import Actor
+from shared.audit import Admin
 from shared.calls import Call
 from shared.closing import Aftermath, Ending
 from shared.db import Tx
@@ -60,7 +57,7 @@ class End:
     code: str = "cancelled"
     metadata: dict[str, Any] | None = None
     claim: Claim | None = None
-    by: Actor | None = None
+    by: Admin | None = None
 
 
 async def end_job(
@@ -141,7 +138,7 @@ async def _end_calls(tx: Tx, job: Job, end: End, step: _Step) -> tuple[Aftermath
     finishing = {job.id: _ending(end)} if step.is_last else {}
     aftermath = await closing.end_calls(tx, locked, ended, now=clock.now(), finishing=finishing)
     aftermath.stopped = [call.id for call in ended]
-    return aftermath, _unused(ended), step.after
+    return aftermath, _of_calls(ended), step.after
 
 
 async def _end_lines(tx: Tx, job: Job, end: End, step: _Step) -> tuple[Aftermath, Unused, UUID]:
@@ -150,45 +147,11 @@ async def _end_lines(tx: Tx, job: Job, end: End, step: _Step) -> tuple[Aftermath
     ended = await line_ends.end_lines(
         tx, job, code=end.code, limit=step.limit, finish=finish, now=clock.now(), heard=step.heard, after=step.after
     )
-    return ended.aftermath, _never_run(job.team_id, ended.groups), ended.last
+    return ended.aftermath, _of_lines(job.team_id, ended.groups), ended.last
 
 
 def _ending(end: End) -> Ending:
-    return end.status, end.reason, end.error
-
-
-async def end_left_behind(rt: Runtime, *, limit: int = 100) -> int:
-    """Move batches on that stand as if lines were still to run, though the last one or the job ended. Returns how many.
-
-    The transaction that ends the last line does it; this is the sweep's second look.
-    """
-    async with rt.db.hot_statement() as tx:
-        found = await batch_ends.left_behind(tx, limit=limit)
-    return await one_by_one.each(found, partial(_move_on, rt), what="batches_left_behind")
-
-
-async def _move_on(rt: Runtime, batch_id: UUID) -> int:
-    async with rt.db.hot_transaction() as tx:
-        locked = await jobs.lock(tx, [batch_id])
-        aftermath = await closing.end_left_behind(tx, locked, now=clock.now())
-    ring(rt, aftermath)
-    return 1
-
-
-async def end_held_open(rt: Runtime, *, limit: int = 100) -> int:
-    """End jobs that were held open for a cancel which then did not come to its end. Returns how many were held."""
-    async with rt.db.hot_statement() as tx:
-        found = await jobs.held_too_long(tx, limit=limit)
-    return await one_by_one.each(found, partial(_end_held, rt), what="jobs_held_open")
-
-
-async def _end_held(rt: Runtime, job_id: UUID) -> int:
-    async with rt.db.hot_transaction() as tx:
-        locked = await jobs.lock(tx, [job_id])
-        await jobs.let_go(tx, job_id)
-        aftermath = await closing.end_held_open(tx, locked, now=clock.now())
-    ring(rt, aftermath)
-    return 1
+    return Ending(end.status, end.reason, end.error)
 
 
 async def stop_streams(rt: Runtime, job_id: UUID, call_id: UUID | None = None) -> bool:
@@ -214,7 +177,10 @@ def _may_cut(end: End) -> bool:
 
 
 async def _stop_job_streams(rt: Runtime, job_id: UUID, end: End, check: Callable[[Job | None], bool]) -> bool:
-    """The same before a job is ended. Returns whether the job was kept from ending with the last of them."""
+    """Stop a job's streams before it is ended.
+
+    Returns whether it is held open now, so that the end of its last stream does not end it.
+    """
     async with rt.db.hot_statement() as tx:
         if not await unfinished_calls.delivering(tx, job_id, limit=1):
             return False
@@ -239,7 +205,7 @@ def ring(rt: Runtime, aftermath: Aftermath) -> None:
 
 async def free_tokens(rt: Runtime, ended: Iterable[Call]) -> None:
     """Give back what token limits reserved for calls that ended before they ran."""
-    await _free(rt, _unused(ended))
+    await _free(rt, _of_calls(ended))
 
 
 async def _free(rt: Runtime, unused: Unused) -> None:
@@ -247,20 +213,19 @@ async def _free(rt: Runtime, unused: Unused) -> None:
         await limits.free_tokens(rt.redis, team_id=team_id, key_id=key_id, ids=ids)
 
 
-def _unused(ended: Iterable[Call]) -> Unused:
-    unused: dict[tuple[str, UUID | None], list[str]] = {}
-    for call in ended:
-        if not call.attempt:
-            unused.setdefault((call.team_id, call.key_id), []).append(str(call.id))
-    return unused
+def _of_calls(ended: Iterable[Call]) -> Unused:
+    return _by_owner((call.team_id, call.key_id, [call.id]) for call in ended if not call.attempt)
 
 
-def _never_run(team_id: str, groups: Iterable[LineGroup]) -> Unused:
-    """The same for lines: limits count them when they are rung."""
+def _of_lines(team_id: str, groups: Iterable[LineGroup]) -> Unused:
+    """Limits count lines when they are rung."""
+    return _by_owner((team_id, group.key_id, group.rung) for group in groups if group.rung)
+
+
+def _by_owner(found: Iterable[tuple[str, UUID | None, Iterable[UUID]]]) -> Unused:
     unused: dict[tuple[str, UUID | None], list[str]] = {}
-    for group in groups:
-        if group.rung:
-            unused.setdefault((team_id, group.key_id), []).extend(str(id_) for id_ in group.rung)
+    for team_id, key_id, ids in found:
+        unused.setdefault((team_id, key_id), []).extend(str(id_) for id_ in ids)
     return unused
 
 

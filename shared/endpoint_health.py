@@ -14,12 +14,12 @@ from uuid import UUID
 from shared import log, webhook_facts
 from shared.db import Tx, hot
 from shared.events import Event
+from shared.sql_terms import TARGET_JOINS, TARGET_URL
 from shared.states import DeliveryState
-from shared.webhook_facts import RECOVERED, Ended, Run
+from shared.webhook_facts import RECOVERED, Attempted, Run
 
 logger = log.get(__name__)
 
-DISABLE_AFTER_S = 432_000.0
 LEAST_FAILURES = 10
 """A run this short disables nothing, however long ago it began."""
 REFUSALS_TO_DISABLE = 10
@@ -93,13 +93,10 @@ returning w.id, w.team_id, w.url, w.failing_since, w.failed_attempts, w.last_sta
 
 RUNS = "select id, url, active_since from webhook_endpoints where id = any(%s)"
 
-TARGETS = """
-select d.id, coalesce(w.url, c.callback_url, j.callback_url) as url
+TARGETS = f"""
+select d.id, {TARGET_URL} as url
   from deliveries d
-  left join webhook_endpoints w on w.id = d.endpoint_id
-  left join jobs j on d.callback = 'job' and j.id = d.job_id
-  left join events e on d.callback = 'call' and e.id = d.event_id
-  left join calls c on c.id = e.subject_id
+{TARGET_JOINS}
  where d.id = any(%s)
 """
 
@@ -118,30 +115,6 @@ select w.id, w.deleted_at is not null as deleted from webhook_endpoints w
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What an attempt that is ours to record came to. state: the delivery's new one. was_failing: it had failed before.
-
-    url: where it was sent; another one than the endpoint's says nothing of it. gone: the receiver said 410.
-    trigger `test`: an example, which says nothing about the endpoint's health.
-    """
-
-    delivery_id: UUID
-    event_id: UUID
-    event_type: str
-    team_id: str
-    endpoint_id: UUID | None
-    url: str
-    state: str
-    was_failing: bool
-    trigger: str
-    attempt_count: int
-    status: int | None
-    error_class: str | None
-    error: str | None
-    gone: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class ToClear:
     """A disabled endpoint with deliveries that wait to be sent."""
 
@@ -149,14 +122,11 @@ class ToClear:
     deleted: bool
 
 
-async def count(
-    tx: Tx, outcomes: Sequence[Outcome], *, now: datetime, disable_after_s: float = DISABLE_AFTER_S
-) -> list[Event]:
+async def count(tx: Tx, outcomes: Sequence[Attempted], *, now: datetime, disable_after_s: float) -> list[Event]:
     """Count attempts, in the order they ended, into the runs of their endpoints; the events to be recorded with them.
 
     `now` stamps the events about deliveries; what is decided about endpoints has the database's time.
-    Belongs in the transaction of the attempts,
-    after them. Tell `log_events` once it is committed.
+    Belongs in the transaction of the attempts, after them; tell `log_events` once it is committed.
     """
     events = [
         webhook_facts.endpoint_disabled(_run(row), reason=row.reason, disabled_at=row.disabled_at, at=row.disabled_at)
@@ -202,8 +172,8 @@ def log_events(events: Sequence[Event]) -> None:
         level(event.type.removeprefix("webhook.").replace(".", "_"), team_id=event.team_id, **known)
 
 
-async def _count(tx: Tx, outcomes: Sequence[Outcome], disable_after_s: float) -> list[Any]:
-    of: dict[UUID, list[Outcome]] = {}
+async def _count(tx: Tx, outcomes: Sequence[Attempted], disable_after_s: float) -> list[Any]:
+    of: dict[UUID, list[Attempted]] = {}
     for outcome in outcomes:
         if outcome.endpoint_id is not None and outcome.error_class not in OURS:
             of.setdefault(outcome.endpoint_id, []).append(outcome)
@@ -215,7 +185,7 @@ async def _count(tx: Tx, outcomes: Sequence[Outcome], disable_after_s: float) ->
     return await hot(tx, COUNT, {"ids": list(of), **values, **limits, "disable_after_s": disable_after_s})
 
 
-def _summed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _summed(outcomes: Sequence[Attempted]) -> dict[str, Any]:
     """What these attempts at one endpoint, oldest first, come to: its run begins anew after the last 2xx."""
     counted = [outcome for outcome in outcomes if outcome.trigger != "test"]
     taken = [n for n, outcome in enumerate(counted) if outcome.state == DeliveryState.DELIVERED]
@@ -236,7 +206,7 @@ def _summed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-async def _told(tx: Tx, outcomes: Sequence[Outcome], now: datetime) -> list[Event]:
+async def _told(tx: Tx, outcomes: Sequence[Attempted], now: datetime) -> list[Event]:
     """The events about deliveries: of those given up always, of those taken at last when somebody asked for it."""
     ours = [o for o in outcomes if o.trigger != "test" and not o.event_type.startswith("webhook.")]
     exhausted = [o for o in ours if o.state == DeliveryState.EXHAUSTED]
@@ -248,24 +218,10 @@ async def _told(tx: Tx, outcomes: Sequence[Outcome], now: datetime) -> list[Even
         return []
     urls = {row.id: row.url for row in await hot(tx, TARGETS, ([o.delivery_id for o in (*exhausted, *taken)],))}
     return [
-        *(webhook_facts.delivery_exhausted(_ended(o, urls.get(o.delivery_id)), now) for o in exhausted),
-        *(webhook_facts.delivery_recovered(_ended(o, urls.get(o.delivery_id)), now) for o in taken),
+        *(webhook_facts.delivery_exhausted(o, urls.get(o.delivery_id, ""), now) for o in exhausted),
+        *(webhook_facts.delivery_recovered(o, urls.get(o.delivery_id, ""), now) for o in taken),
     ]
 
 
 def _run(row: Any) -> Run:
     return Run(**{name: getattr(row, name) for name in Run.__dataclass_fields__})
-
-
-def _ended(outcome: Outcome, url: str | None) -> Ended:
-    return Ended(
-        id=outcome.delivery_id,
-        event_id=outcome.event_id,
-        event_type=outcome.event_type,
-        team_id=outcome.team_id,
-        endpoint_id=outcome.endpoint_id,
-        url=url or "",
-        attempt_count=outcome.attempt_count,
-        last_status=outcome.status,
-        last_error=outcome.error,
-    )

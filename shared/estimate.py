@@ -44,56 +44,61 @@ def output_tokens(request: Mapping[str, Any], max_output_tokens: int | None) -> 
         return 0
     asked = [request[name] for name in ("max_completion_tokens", "max_tokens") if request.get(name) is not None]
     largest = max(asked, default=min(max_output_tokens or DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS))
-    rejected = -(-_bytes(request.get("prediction")) // BYTES_PER_TOKEN)
+    rejected = tokens(said_bytes(request.get("prediction")))
     answers = max(request.get("n") or 1, request.get("best_of") or 1)
-    prompts = len(_items(request["prompt"])) if "prompt" in request else 1
+    prompts = len(items(request["prompt"])) if "prompt" in request else 1
     return min((int(largest) + rejected) * answers * prompts, MOST_TOKENS)
 
 
-def _read_tokens(request: Mapping[str, Any]) -> int:
-    if "input" in request:
-        return sum(_tokens(item) for item in _items(request["input"]))
-    if "prompt" in request:
-        prompts = _items(request["prompt"])
-        beside = TOKENS_PER_MESSAGE + _tokens(request.get("suffix") or "")
-        return sum(_tokens(prompt) for prompt in prompts) + beside * len(prompts)
-    messages = [_weigh(message) for message in request["messages"]]
-    texts = sum(said for said, _ in messages) + sum(_bytes(request.get(name)) for name in SAID_BESIDE)
-    others = sum(tokens for _, tokens in messages)
-    return -(-texts // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + others
+def tokens(bytes_: int) -> int:
+    """About how many tokens so many bytes of text are."""
+    return -(-bytes_ // BYTES_PER_TOKEN)
 
 
-def _items(value: Any) -> list[Any]:
+def items(value: Any) -> list[Any]:
     """The texts and token lists of a prompt or input that may be one of them itself."""
     is_one = isinstance(value, str) or (value and isinstance(value[0], int))
     return [value] if is_one else list(value)
 
 
-def _tokens(item: str | list[int]) -> int:
-    return -(-len(item.encode()) // BYTES_PER_TOKEN) if isinstance(item, str) else len(item)
-
-
-def _bytes(value: object) -> int:
+def said_bytes(value: object) -> int:
     """Of a text, else of the value's JSON: names and numbers are read as well."""
     if value is None:
         return 0
     return len(value.encode()) if isinstance(value, str) else len(orjson.dumps(value))
 
 
+def _read_tokens(request: Mapping[str, Any]) -> int:
+    if "input" in request:
+        return sum(_of_item(item) for item in items(request["input"]))
+    if "prompt" in request:
+        prompts = items(request["prompt"])
+        beside = TOKENS_PER_MESSAGE + _of_item(request.get("suffix") or "")
+        return sum(_of_item(prompt) for prompt in prompts) + beside * len(prompts)
+    messages = [_weigh(message) for message in request["messages"]]
+    texts = sum(said for said, _ in messages) + sum(said_bytes(request.get(name)) for name in SAID_BESIDE)
+    others = sum(beside for _, beside in messages)
+    return tokens(texts) + TOKENS_PER_MESSAGE * len(messages) + others
+
+
+def _of_item(item: str | list[int]) -> int:
+    return tokens(len(item.encode())) if isinstance(item, str) else len(item)
+
+
 def _weigh(message: Mapping[str, Any]) -> tuple[int, int]:
     """(bytes of text, tokens of images and sound) of a message."""
     content = message.get("content")
-    parts = [_weigh_part(part) for part in content] if isinstance(content, list) else [(_bytes(content), 0)]
-    beside = sum(_bytes(value) for name, value in message.items() if name != "content")
+    parts = [_weigh_part(part) for part in content] if isinstance(content, list) else [(said_bytes(content), 0)]
+    beside = sum(said_bytes(value) for name, value in message.items() if name != "content")
     return beside + sum(texts for texts, _ in parts), sum(others for _, others in parts)
 
 
 def _weigh_part(part: Any) -> tuple[int, int]:
     """The same of one part of a content. The data of an image or a sound is no text; what lies beside it is."""
     if not isinstance(part, dict):
-        return _bytes(part), 0
+        return said_bytes(part), 0
     kind = part.get("type")
     if kind not in (IMAGE, SOUND):
-        return sum(_bytes(value) for value in part.values()), 0
-    beside = sum(_bytes(value) for name, value in part.items() if name not in ("type", kind))
-    return beside, TOKENS_PER_IMAGE if kind == IMAGE else -(-_bytes(part.get(SOUND)) // AUDIO_PER_TOKEN)
+        return sum(said_bytes(value) for value in part.values()), 0
+    beside = sum(said_bytes(value) for name, value in part.items() if name not in ("type", kind))
+    return beside, TOKENS_PER_IMAGE if kind == IMAGE else -(-said_bytes(part.get(SOUND)) // AUDIO_PER_TOKEN)

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.event_types import OPT_IN
+from shared.sql_terms import EVENT_NAMES
 
 LOOKED_AT = 10_000
 LOOKED_AT_FOR_DELIVERIES = 2000
@@ -69,12 +69,10 @@ select greatest(app_now() - make_interval(days => %(days)s),
                          (select min(w.created_at) from webhook_endpoints w where {SUBSCRIBED}), app_now())) as at
 """
 
-# `names` mirrors event_types.names.
 UNDELIVERED = f"""exists (
     select from webhook_endpoints w
      where {SUBSCRIBED} and (%(asks_since)s or w.created_at <= e.created_at)
-       and w.events && case when e.type = any(%(opt_in)s) then array[e.type] else
-           array[e.type, '*', split_part(e.type, '.', 1) || '.*', regexp_replace(e.type, '[^.]*$', '*')] end
+       and w.events && {EVENT_NAMES.format("e.type")}
        and not exists (select from deliveries d
                         where d.event_id = e.id and d.endpoint_id = w.id and d.state = 'delivered'))
 """
@@ -194,11 +192,12 @@ class Lost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Filter:
     """Which events; None and False are no condition.
 
-    types: exact ones. since, until: when the fact happened, both included. undelivered: not acknowledged by this
-        endpoint, without one by some endpoint that wants it; known for as many days as deliveries are kept.
+    types: exact ones. since, until: when the fact happened, both included. undelivered: not delivered to
+        `endpoint_id`; where that is None, not delivered to at least one endpoint that wants it. Known for as many days
+        as deliveries are kept.
     """
 
     types: Sequence[str] | None = None
@@ -256,10 +255,10 @@ async def page(
     tx: Tx,
     team_id: str,
     after: Place,
-    wanted: Wanted,
+    wanted: Filter,
     limit: int,
     *,
-    delivery_days: int = 0,
+    delivery_days: int,
     looked_at: int | None = None,
 ) -> Slice:
     """The next events of a team behind a place, at most `limit`.
@@ -286,7 +285,7 @@ async def page(
         "asks_since": asked is not None,
         "end": END_OF_LOG,
         "limit": limit,
-        "most": looked_at or share(wanted, limit),
+        "most": looked_at or most_looked_at(wanted, limit),
     }
     found = _slice(await hot(tx, sql, values), after, limit)
     if found.end == START and (await hot(tx, HAS_ANY, (team_id, team_id, END_OF_LOG)))[0].yes:
@@ -294,7 +293,7 @@ async def page(
     return found
 
 
-def share(wanted: Wanted, limit: int) -> int:
+def most_looked_at(wanted: Filter, limit: int) -> int:
     """How many events a page looks at; where nothing is left out these are the ones it shows and the next."""
     if wanted.undelivered:
         return LOOKED_AT_FOR_DELIVERIES
@@ -302,7 +301,7 @@ def share(wanted: Wanted, limit: int) -> int:
     return LOOKED_AT if leaves_out else limit + 1
 
 
-def page_statement(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def page_statement(wanted: Filter) -> tuple[str, dict[str, Any]]:
     """The statement of a page, and those of its values that `wanted` gives."""
     conditions = {
         "types": ("e.type = any(%(types)s)", wanted.types is not None),
@@ -317,7 +316,6 @@ def page_statement(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         "job_id": wanted.job_id,
         "until": wanted.until,
         "endpoint_id": wanted.endpoint_id,
-        "opt_in": list(OPT_IN),
     }
     return sql, dict(values)
 

@@ -1,8 +1,10 @@
 """What an event says of a job or a call: the `data` of each type, one schema per type, no prompt and no answer."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from shared import clock, ids, money
 from shared.calls import Call
@@ -15,12 +17,12 @@ from shared.unfinished_calls import ToldLine
 
 def job_created(job: Job, at: datetime) -> Event:
     """The job's row was made."""
-    return _job_event(job, "job.created", at, _opening(job))
+    return job_event(job, "job.created", at, _opening(job))
 
 
 def job_started(job: Job, at: datetime) -> Event:
     """The job's first call was accepted."""
-    return _job_event(job, "job.started", at, {**_opening(job), "started_at": clock.iso(job.started_at)})
+    return job_event(job, "job.started", at, {**_opening(job), "started_at": clock.iso(job.started_at)})
 
 
 def job_ended(job: Job, at: datetime) -> Event:
@@ -45,7 +47,7 @@ def job_ended(job: Job, at: datetime) -> Event:
         "completed_at": clock.iso(at),
         "result_url": f"/api/jobs/{job.id}",
     }
-    return _job_event(job, f"job.{job.status}", at, data)
+    return job_event(job, f"job.{job.status}", at, data)
 
 
 def call_ended(job: Job, call: Call | ToldLine, at: datetime) -> Event:
@@ -70,16 +72,7 @@ def call_ended(job: Job, call: Call | ToldLine, at: datetime) -> Event:
         "error": call_error(call),
         "result_url": f"/api/jobs/{job.id}/calls/{id_}",
     }
-    return Event(
-        id=ids.new(),
-        type=f"call.{call.state}",
-        team_id=job.team_id,
-        job_id=job.id,
-        subject_id=call.id,
-        sequence=job.next_sequence(),
-        at=at,
-        data=data,
-    )
+    return job_event(job, f"call.{call.state}", at, data, subject_id=call.id)
 
 
 def credits_low(account: Account, threshold: Decimal, at: datetime) -> Event:
@@ -93,16 +86,40 @@ def credits_low(account: Account, threshold: Decimal, at: datetime) -> Event:
         "credits_available": account.available,
         "percentage_used": round(100 * account.used / account.allocated, 2),
     }
+    return team_event("credits.low", account.team_id, at, data)
+
+
+def job_event(job: Job, type_: str, at: datetime, data: Mapping[str, Any], *, subject_id: UUID | None = None) -> Event:
+    """The next event of a job, which is locked and saved after this. subject_id: the call that it is about."""
     return Event(
         id=ids.new(),
-        type="credits.low",
-        team_id=account.team_id,
-        job_id=None,
-        subject_id=None,
-        sequence=None,
+        type=type_,
+        team_id=job.team_id,
+        job_id=job.id,
+        subject_id=subject_id,
+        sequence=job.next_sequence(),
         at=at,
         data=data,
     )
+
+
+def team_event(type_: str, team_id: str, at: datetime, data: Mapping[str, Any]) -> Event:
+    """An event of a team that is of no job."""
+    return Event(
+        id=ids.new(), type=type_, team_id=team_id, job_id=None, subject_id=None, sequence=None, at=at, data=data
+    )
+
+
+def counts(job: Job, in_progress: int) -> dict[str, int]:
+    """How many calls of a job stand where, of which so many are in progress: `counts` of the job object."""
+    return {
+        "total": job.calls_total,
+        "pending": job.unfinished - in_progress,
+        "in_progress": in_progress,
+        "completed": job.calls_completed,
+        "failed": job.calls_failed,
+        "cancelled": job.calls_cancelled,
+    }
 
 
 def call_error(call: Call | ToldLine) -> dict[str, Any] | None:
@@ -127,16 +144,3 @@ def _opening(job: Job) -> dict[str, Any]:
         "metadata": job.metadata,
         "total_calls": job.calls_total,
     }
-
-
-def _job_event(job: Job, type_: str, at: datetime, data: dict[str, Any]) -> Event:
-    return Event(
-        id=ids.new(),
-        type=type_,
-        team_id=job.team_id,
-        job_id=job.id,
-        subject_id=None,
-        sequence=job.next_sequence(),
-        at=at,
-        data=data,
-    )

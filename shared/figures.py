@@ -6,6 +6,8 @@ from datetime import datetime
 
 from shared import ids
 from shared.db import Tx, hot
+from shared.sql_terms import UNFINISHED_BATCH
+from shared.states import FINAL_BATCHES, BatchStatus
 
 MOST_ATTEMPTS = 2000
 """The newest attempts are looked at, so that it costs the same however many there are."""
@@ -13,7 +15,7 @@ MOST_ATTEMPTS = 2000
 # Each part reads the one partial index that holds nothing else, never the waiting lines of batches: what those are is
 # known from their jobs' counters. `offset 0` looks up a job by its key for each of the few open batches. What runs has
 # a lease: naming it leaves no other index to the planner.
-UNFINISHED = """
+UNFINISHED = f"""
 select (select count(*) from calls where state = 'pending' and rung_at is null and not batched)
        + (select count(*) from calls where state = 'pending' and rung_at is not null and not batched) as calls_waiting,
        running.calls as calls_running,
@@ -25,14 +27,14 @@ select (select count(*) from calls where state = 'pending' and rung_at is null a
           from batches b
          cross join lateral (select calls_total - calls_completed - calls_failed - calls_cancelled as lines
                                from jobs where id = b.id offset 0) j
-         where b.status in ('validating', 'in_progress', 'finalizing', 'cancelling')) open
+         where b.status in {UNFINISHED_BATCH}) open
 """
 
-BATCHES = """
+BATCHES = f"""
 select status, count(*) as batches from batches
- where status in ('validating', 'in_progress', 'finalizing', 'cancelling') group by status
+ where status in {UNFINISHED_BATCH} group by status
 """
-OPEN_BATCHES = ("validating", "in_progress", "finalizing", "cancelling")
+OPEN_BATCHES = tuple(status for status in BatchStatus if status not in FINAL_BATCHES)
 
 # From the primary key alone, newest calls first.
 ATTEMPTS_PER_CALL = """
@@ -59,7 +61,7 @@ select * from summed s
  where model <> '' and (exists (select from model_aliases a where a.alias = s.model)
                         or exists (select from model_access_groups g where g.group_name = s.model))
  order by provider, model nulls first
-"""  # noqa: S608 - the sums are a constant
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class Unfinished:
 
 @dataclass(frozen=True, kw_only=True)
 class Used:
-    """What ended jobs and calls came to since ever, as of one moment; each number only grows.
+    """What ended jobs and calls have come to since the beginning, as of one moment; each number only grows.
 
     model: None on the sum of a provider, which is over all names. provider: empty for calls that were never sent; the
     jobs and their credits are there. latency_sum_ms: of completed calls.

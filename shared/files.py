@@ -15,6 +15,7 @@ from uuid import UUID
 
 from shared.db import Tx, hot
 from shared.errors import Conflict, WaybillError
+from shared.sql_terms import UNFINISHED_BATCH
 from shared.states import FilePurpose
 
 CHUNK_BYTES = 1 << 20
@@ -22,12 +23,15 @@ CHUNK_BYTES = 1 << 20
 KEPT_S = 30 * 24 * 3600
 """How long a file is kept when its owner did not say."""
 
+BROUGHT = "batch_input.jsonl"
+"""The name of the file that we make of lines which came with the request for a batch."""
+
 Order = Literal["asc", "desc"]
 
 COLUMNS = "f.id, f.team_id, f.purpose, f.status, f.filename, f.bytes, f.created_at, f.expires_at"
 SEEN = "f.status = 'processed' and f.expires_at > app_now()"
-READ_BY_BATCH = """exists (select from batches b where b.input_file_id = f.id
-                               and b.status in ('validating', 'in_progress', 'finalizing', 'cancelling'))"""
+READ_BY_BATCH = f"""exists (select from batches b where b.input_file_id = f.id
+                               and b.status in {UNFINISHED_BATCH})"""
 
 BEGIN = """
 insert into files (id, team_id, purpose, filename, expires_at)
@@ -48,6 +52,11 @@ update files set status = 'processed', bytes = %(bytes)s,
                          else created_at + make_interval(secs => %(expires_after_s)s::int) end
  where id = %(id)s and status = 'uploading' and expires_at > app_now()
 returning id
+"""
+
+FORGET = f"""
+update files set expires_at = %(at)s
+ where id = any(%(ids)s) and expires_at > %(at)s and (purpose = 'batch_output' or filename = '{BROUGHT}')
 """
 
 READ = f"select {COLUMNS} from files f where f.id = %s and f.team_id = %s and {SEEN}"
@@ -173,6 +182,11 @@ async def finish(tx: Tx, file_id: UUID, bytes_: int, *, expires_after_s: int | N
     expires_after_s: counted from its beginning, where this was not known then.
     """
     return bool(await hot(tx, FINISH, {"id": file_id, "bytes": bytes_, "expires_after_s": expires_after_s}))
+
+
+async def forget(tx: Tx, file_ids: Sequence[UUID], *, at: datetime) -> None:
+    """Let these expire at `at`, if not sooner; a file that its owner uploaded is left as it is."""
+    await hot(tx, FORGET, {"ids": list(file_ids), "at": at})
 
 
 async def read(tx: Tx, file_id: UUID, team_id: str) -> File | None:

@@ -59,7 +59,7 @@ class Gates:
             if not budget.takes(nanousd):
                 owner = "API key" if budget.key_id is not None else "team"
                 raise BudgetExceeded(owner, in_flight=budget.would_take(nanousd))
-        short = max(0, charging.wanted(job) - job.credits_held)
+        short = max(0, charging.should_hold(job) - job.credits_held)
         if short and not self._grants(job.team_id, short):
             raise InsufficientCredits
         for budget, nanousd in found:

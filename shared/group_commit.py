@@ -8,7 +8,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COMMIT_TIMEOUT_S = 20.0
-ALONE_AT_ONCE = 4
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -16,18 +15,13 @@ class GroupCommit(Generic[Item, Result]):
 
     commit: takes up to `most` items, commits one transaction, returns one result per item in the same order; a result
         that is an exception is raised to that item's waiter alone. When commit raises, every waiter of the group
-        gets it, unless `alone(error)` says that one item may be to blame: then each is committed on its own.
+        gets it. After COMMIT_TIMEOUT_S it is ended: they get TimeoutError.
     """
 
     def __init__(
-        self,
-        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
-        *,
-        most: int = 256,
-        alone: Callable[[Exception], bool] = lambda _: False,
+        self, commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]], *, most: int = 256
     ) -> None:
         self._commit = commit
-        self._alone = alone
         self._most = most
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -58,19 +52,7 @@ class GroupCommit(Generic[Item, Result]):
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 return await self._commit(items)
         except Exception as error:  # noqa: BLE001 - it belongs to the waiters
-            if len(items) == 1 or not self._alone(error):
-                return [error] * len(items)
-        return await self._each(items)
-
-    async def _each(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
-        """Each on its own, a few at once: one that waits for a lock does not keep all the others waiting."""
-        room = asyncio.Semaphore(ALONE_AT_ONCE)
-
-        async def alone(item: Item) -> Result | Exception:
-            async with room:
-                return (await self._committed([item]))[0]
-
-        return await asyncio.gather(*map(alone, items))
+            return [error] * len(items)
 
 
 def _release(future: "asyncio.Future[Result]", result: "Result | Exception") -> None:

@@ -5,6 +5,9 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+Fence = tuple[UUID, int]
+"""A row's id and the attempt number under which a worker holds it: who may close it."""
+
 
 def new() -> UUID:
     """A fresh id that sorts after those made before it on this host."""

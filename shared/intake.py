@@ -1,8 +1,7 @@
 """Accepting work: holds, jobs, calls and events of a group in one transaction; the bells ring after it.
 
-Locks are taken in the same order everywhere: idempotency keys, jobs, teams, keys, budgets (by id), accounts (by team).
-On the locked rows a group is decided in memory, one submission after the other; the statements that follow write the
-outcome.
+Locks: in the order of docs/states.md. On the locked rows a group is decided in memory, one submission after the other;
+the statements that follow write the outcome.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,14 +67,18 @@ class _Writing:
     calls: list[NewCall] = field(default_factory=list)
 
 
-async def accept(rt: Runtime, group: Sequence[Submission], depths: Depths | None = None) -> list[Accepted | Exception]:
+async def accept(
+    rt: Runtime, group: Sequence[Submission], depths: Depths | None = None, *, lock_s: float | None = None
+) -> list[Accepted | Exception]:
     """Accept a group of submissions; one that is refused leaves nothing behind and refuses no other.
+
+    lock_s: as for `hot_transaction`.
 
     Refusals: Repeated (idempotency key), NotFound, Forbidden, Conflict (job), Invalid (metadata), TooManyRequests
     (queue of the team, parallel requests of the key), BudgetExceeded, InsufficientCredits.
     """
     now = clock.now()
-    async with rt.db.hot_transaction() as tx:
+    async with rt.db.hot_transaction(lock_s=lock_s) as tx:
         refused = await _repeated(tx, group)
         known = await jobs.lock(tx, [s.job_id for s in group if s.new_job is None])
         left = [s for n, s in enumerate(group) if n not in refused]
@@ -171,12 +174,13 @@ def _decided(
         starts = bool(s.calls) and job.started_at is None
         if starts:
             charging.agree(job, s.terms)
-        job.calls_total += len(s.calls)
-        job.estimate_nanousd += sum(call.estimate_nanousd for call in s.calls)
-        job.estimate_tokens += sum(call.estimated_tokens for call in s.calls)
-        queues.check(s.team_id, len(s.calls))
-        passing.take(job, s.calls)
-        queues.add(s.team_id, len(s.calls))
+        new = _on_terms(job, s)
+        job.calls_total += len(new)
+        job.estimate_nanousd += sum(call.estimate_nanousd for call in new)
+        job.estimate_tokens += sum(call.estimated_tokens for call in new)
+        queues.check(s.team_id, len(new))
+        passing.take(job, new)
+        queues.add(s.team_id, len(new))
     except WaybillError as error:
         return error
     if s.new_job is not None:
@@ -186,8 +190,19 @@ def _decided(
         job.status, job.started_at = JobStatus.IN_PROGRESS, now
         writing.recorded.append(facts.job_started(job, now))
     known[job.id] = writing.jobs[job.id] = job
-    writing.calls.extend(s.calls)
-    return Accepted(job=job, calls=s.calls)
+    writing.calls.extend(new)
+    return Accepted(job=job, calls=new)
+
+
+def _on_terms(job: Job, s: Submission) -> Sequence[NewCall]:
+    """Its calls, estimated at the markup that the job keeps, where the team has another one by now."""
+    kept, now = job.cost_markup_percentage, s.terms.cost_markup_percentage
+    if kept is None or kept == now:
+        return s.calls
+    return [
+        replace(call, estimate_nanousd=charging.at_markup(call.estimate_nanousd, kept, sized_at=now))
+        for call in s.calls
+    ]
 
 
 async def _write(tx: Tx, writing: _Writing, *, rung: Sequence[UUID], store_payloads: bool) -> list[UUID]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from uuid import UUID
 
 from shared.db import Tx, hot
+from shared.pages import known_total
+from shared.sql_terms import MODELS
 
 SortBy = Literal["created_at", "started_at", "completed_at", "status", "job_type"]
 Order = Literal["asc", "desc"]
@@ -23,15 +25,14 @@ select j.*, c.*, d.state as callback_state, d.last_status as callback_status
   cross join lateral ({calls}) c
   left join lateral (select state, last_status from deliveries
                       where job_id = j.id and callback = 'job' and j.callback_url is not null
-                      order by created_at desc limit 1) d on true
+                      order by created_at desc, id desc limit 1) d on true
  order by {order}
 """
 
 # What a batch's many lines would have to be read for is on its own row, or always nothing: lines have no purpose.
-RUNNING = """
+RUNNING = f"""
 select (select count(*) from calls where job_id = j.id and state = 'in_progress') as in_progress,
-       case when j.is_batch then (select b.models from batches b where b.id = j.id)
-            else (select array_agg(distinct model) from calls where job_id = j.id) end as models
+       {MODELS} as models
 """
 
 RETRIED = """
@@ -80,7 +81,7 @@ FILTERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Filter:
     """Which jobs; None is no condition. teams: any of these. id_part: a part of the id's text, in lower case."""
 
     team_id: str | None = None
@@ -104,17 +105,17 @@ class Part:
     order: Order = "desc"
 
 
-async def page(tx: Tx, wanted: Wanted, part: Part) -> list[Any]:
+async def page(tx: Tx, wanted: Filter, part: Part) -> list[Any]:
     """Rows of jobs with `in_progress`, `models`, `callback_state` and `callback_status`."""
     return await hot(tx, *page_statement(wanted, part, RUNNING))
 
 
-async def summaries(tx: Tx, wanted: Wanted, part: Part) -> list[Any]:
+async def summaries(tx: Tx, wanted: Filter, part: Part) -> list[Any]:
     """Rows of jobs with `retry_count`: the calls beyond the first of each purpose."""
     return await hot(tx, *page_statement(wanted, part, RETRIED))
 
 
-async def plain(tx: Tx, wanted: Wanted, part: Part) -> list[Any]:
+async def plain(tx: Tx, wanted: Filter, part: Part) -> list[Any]:
     """Rows of jobs, without a look at their calls."""
     return await hot(tx, *page_statement(wanted, part, PLAIN))
 
@@ -125,7 +126,7 @@ async def summary(tx: Tx, team_id: str, job_id: UUID) -> Any | None:
     return rows[0] if rows else None
 
 
-async def calls_of(tx: Tx, job_id: UUID, *, limit: int, offset: int = 0) -> list[Any]:
+async def calls_of(tx: Tx, job_id: UUID, *, limit: int, offset: int) -> list[Any]:
     """A page of a job's calls, oldest first: their texts while those are kept, model and prices of the last attempt.
 
     Fewer than `limit` where their texts are long.
@@ -133,15 +134,13 @@ async def calls_of(tx: Tx, job_id: UUID, *, limit: int, offset: int = 0) -> list
     return await hot(tx, CALLS, (job_id, limit, offset))
 
 
-async def count(tx: Tx, wanted: Wanted, part: Part, shown: int) -> int:
+async def count(tx: Tx, wanted: Filter, part: Part, shown: int) -> int:
     """How many there are in all; `shown` of them are in this part. A last page that is not full knows it already."""
-    if 0 < shown < part.limit or shown == part.offset == 0:
-        return part.offset + shown
-    total: int = (await hot(tx, *count_statement(wanted)))[0].total
-    return total
+    total = known_total(shown, limit=part.limit, offset=part.offset)
+    return (await hot(tx, *count_statement(wanted)))[0].total if total is None else total
 
 
-def page_statement(wanted: Wanted, part: Part, calls: str) -> tuple[str, dict[str, Any]]:
+def page_statement(wanted: Filter, part: Part, calls: str) -> tuple[str, dict[str, Any]]:
     """What a page asks the database, with its parameters."""
     where, params = _where(wanted)
     nulls = " nulls last" if part.sort_by in ("started_at", "completed_at") and part.order == "desc" else ""
@@ -150,13 +149,13 @@ def page_statement(wanted: Wanted, part: Part, calls: str) -> tuple[str, dict[st
     return sql, {**params, "limit": part.limit, "offset": part.offset}
 
 
-def count_statement(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def count_statement(wanted: Filter) -> tuple[str, dict[str, Any]]:
     """What a total asks the database, with its parameters."""
     where, params = _where(wanted)
     return COUNT.format(where=where), params
 
 
-def _where(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _where(wanted: Filter) -> tuple[str, dict[str, Any]]:
     """Only conditions that there are: a plan can then use an index for them."""
     given = {name: value for name, value in vars(wanted).items() if value is not None}
     return " and ".join(FILTERS[name] for name in given) or "true", given

@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
+from shared.sql_terms import MODELS
 from shared.states import FINAL, JobStatus
 
 COLUMNS = """
@@ -17,9 +18,10 @@ j.id, j.team_id, j.organization_id, j.user_id, j.job_type, j.external_task_id, j
 j.is_batch, j.priority, j.calls_total, j.calls_completed, j.calls_failed, j.calls_cancelled, j.calls_expired,
 j.total_tokens, j.prompt_tokens, j.completion_tokens, j.cached_tokens, j.reasoning_tokens, j.client_cost_nanousd,
 j.provider_cost_nanousd, j.latency_sum_ms, j.budget_mode, j.charge_failed_calls, j.credits_per_dollar,
-j.tokens_per_credit, j.estimate_nanousd, j.estimate_tokens, j.credits_held, j.credits_charged, j.credits_lost,
-j.credits_remaining, j.failure_reason, j.error_message, j.callback_url, j.callback_events, j.callback_secret_sealed,
-j.event_sequence, j.deadline_at, j.created_at, j.started_at, j.completed_at, j.updated_at,
+j.tokens_per_credit, j.cost_markup_percentage, j.estimate_nanousd, j.estimate_tokens, j.credits_held,
+j.credits_charged, j.credits_lost, j.credits_remaining, j.failure_reason, j.error_message, j.callback_url,
+j.callback_events, j.callback_secret_sealed, j.event_sequence, j.deadline_at, j.created_at, j.started_at,
+j.completed_at, j.updated_at,
 coalesce(j.held_open_until > app_now(), false) as is_held_open
 """
 
@@ -29,8 +31,7 @@ READ = f"select {COLUMNS} from jobs j where j.id = %s"
 
 GET = f"""
 select {COLUMNS}, (select count(*) from calls c where c.job_id = j.id and c.state = 'in_progress') as in_progress,
-       case when j.is_batch then (select b.models from batches b where b.id = j.id)
-            else (select array_agg(distinct c.model) from calls c where c.job_id = j.id) end as models
+       {MODELS} as models
   from jobs j where j.id = %s
 """
 
@@ -54,6 +55,7 @@ MUTABLE = {
     "charge_failed_calls": "boolean",
     "credits_per_dollar": "numeric",
     "tokens_per_credit": "bigint",
+    "cost_markup_percentage": "numeric",
     "estimate_nanousd": "bigint",
     "estimate_tokens": "bigint",
     "credits_held": "bigint",
@@ -151,6 +153,7 @@ class Job:
     charge_failed_calls: bool = False
     credits_per_dollar: Decimal | None = None
     tokens_per_credit: int | None = None
+    cost_markup_percentage: Decimal | None = None
     estimate_nanousd: int = 0
     estimate_tokens: int = 0
     credits_held: int = 0

@@ -21,13 +21,27 @@ def parse_json(raw: bytes) -> object:
     except orjson.JSONDecodeError as error:
         found = OFFSET.search(str(error))
         raise Invalid.at(["body", int(found[1]) if found else 0], "JSON decode error", "json_invalid") from None
-    if raw.count(b",") >= MAX_VALUES and _has_more_values(value, MAX_VALUES):
+    if _may_have_too_many(raw) and _has_more_values(value, MAX_VALUES):
         raise Invalid.at(["body"], f"holds more than {MAX_VALUES} values", "value_error.too_many_values")
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
         raise Invalid.at(["body"], f"nesting is over {MAX_DEPTH} levels", "value_error.nesting")
     if b"\\u0000" in raw and _has_nul(value):
         raise Invalid.at(["body"], "NUL characters are not allowed", "value_error.nul")
     return value
+
+
+def has_too_many_values(raw: bytes) -> bool:
+    """Whether `parse_json` refuses it for that; False for what is no JSON."""
+    if not _may_have_too_many(raw):
+        return False
+    try:
+        return _has_more_values(orjson.loads(raw), MAX_VALUES)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _may_have_too_many(raw: bytes) -> bool:
+    return raw.count(b",") >= MAX_VALUES
 
 
 def _has_more_values(value: object, most: int) -> bool:

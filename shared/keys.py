@@ -129,7 +129,7 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class OwnTerms:
     """What a key may do less than its team; everything optional."""
 
     key_alias: str | None = None
@@ -168,7 +168,7 @@ async def read(tx: Tx, key_id: UUID) -> Key | None:
     return Key(**rows[0]._asdict()) if rows else None
 
 
-async def create(tx: CoreTx, team_id: str, *, hash_: bytes, hint: str, terms: Terms = Terms()) -> UUID | None:
+async def create(tx: CoreTx, team_id: str, *, hash_: bytes, hint: str, terms: OwnTerms = OwnTerms()) -> UUID | None:
     """Store a key's hash and the hint that reads show. None when the hash, or the alias, is another key's."""
     columns = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(terms).items()}
     new = insert(KEYS).values(id=ids.new(), team_id=team_id, hash=hash_, hint=hint, **columns)

@@ -46,6 +46,20 @@ class Limits:
         return [key(self.team_id, self.key_id) for key in made]
 
 
+def subjects(
+    team_id: str,
+    key_id: UUID | None,
+    *,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    key_rpm: int | None = None,
+    key_tpm: int | None = None,
+) -> tuple[Limits, ...]:
+    """Whose limits count for a request of this key (None: of no key): the team's, and those of the key itself."""
+    team = Limits(team_id=team_id, rpm=rpm, tpm=tpm)
+    return (team,) if key_id is None else (team, Limits(team_id=team_id, key_id=key_id, rpm=key_rpm, tpm=key_tpm))
+
+
 NOBODY = Limits(team_id="?", rpm=US, tpm=None)
 """No team has this id."""
 
@@ -165,10 +179,7 @@ async def free_tokens(redis: Redis, *, team_id: str, key_id: UUID | None, ids: S
 
     For callers that do not know whether there is a limit. Never raises for Redis.
     """
-    subjects = [Limits(team_id=team_id, rpm=None, tpm=None)]
-    if key_id is not None:
-        subjects.append(Limits(team_id=team_id, key_id=key_id, rpm=None, tpm=None))
-    await _try(redis, subjects, "settle", *(part for id_ in ids for part in (id_, 0)))
+    await _try(redis, subjects(team_id, key_id), "settle", *(part for id_ in ids for part in (id_, 0)))
 
 
 async def is_active(redis: Redis) -> bool:

@@ -16,7 +16,7 @@ from shared.jobs import Job
 from shared.settling import Spent
 from shared.states import CallState
 from shared.unfinished_calls import LineGroup
-from shared.usage_lines import UsageLines
+from shared.usage_sums import UsageSums
 
 NIL = UUID(int=0)
 
@@ -57,7 +57,7 @@ async def end_lines(
         tx, job.id, ended_before, after=after, state=state, code=code, message=message(code), limit=limit
     )
     told = await unfinished_calls.told(tx, job.id, ended_before) if heard else []
-    usage = UsageLines()
+    usage = UsageSums()
     for group in groups:
         _count(job, group, state, code)
         usage.count_unrun(job, state, group)

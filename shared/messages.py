@@ -29,7 +29,10 @@ class RunLines:
 
 @dataclass(frozen=True, kw_only=True)
 class TendBatches:
-    """Batches that are to be checked, cancelled or finished: their status says which. See workers/batches.py."""
+    """Batches are to be checked, cancelled or finished: whoever hears it takes those whose turn it is, maybe others.
+
+    See workers/batches.py.
+    """
 
     actor: ClassVar[str] = "tend_batches"
     queue: ClassVar[str] = "batches"

@@ -94,7 +94,7 @@ class Alias:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usage:
+class AliasUsage:
     """What the calls that asked for an alias came to, once they ended."""
 
     total_calls: int = 0
@@ -146,11 +146,11 @@ async def page(
     return found, (await hot(tx, COUNT, params))[0].total
 
 
-async def usage(tx: Tx, aliases: Iterable[str]) -> dict[str, Usage]:
+async def usage(tx: Tx, aliases: Iterable[str]) -> dict[str, AliasUsage]:
     """Of each of these aliases; one never asked for is there too."""
-    found = {alias: Usage() for alias in aliases}
+    found = {alias: AliasUsage() for alias in aliases}
     for row in await hot(tx, USED, (list(found),)):
-        found[row.alias] = Usage(
+        found[row.alias] = AliasUsage(
             total_calls=row.total_calls, total_cost_nanousd=row.total_cost_nanousd, total_tokens=row.total_tokens
         )
     return found

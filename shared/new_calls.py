@@ -101,7 +101,7 @@ class NewCall:
         return self.estimated_prompt_tokens + self.estimated_output_tokens
 
 
-async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID], store_payloads: bool = True) -> None:
+async def create(tx: Tx, new: Sequence[NewCall], *, rung: set[UUID], store_payloads: bool) -> None:
     """Insert calls and their requests, which are erased soon after the end unless they are to be stored.
 
     Those in `rung` are about to be rung; the dispatcher picks up the others.

@@ -59,6 +59,11 @@ class NewLine:
     estimate_nanousd: int
     budget_ids: Sequence[UUID] | None
 
+    @property
+    def estimated_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.estimated_prompt_tokens + self.estimated_output_tokens
+
 
 async def erase_at(tx: Tx, team_id: str, *, store: bool) -> datetime | None:
     """When somebody is to look whether texts of a line of this team are to be erased; None: they are kept.

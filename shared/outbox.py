@@ -6,8 +6,9 @@ from uuid import UUID
 import orjson
 
 from shared.db import Tx, hot
-from shared.event_types import OPT_IN, names
+from shared.event_types import names
 from shared.events import Event
+from shared.sql_terms import EVENT_NAMES
 
 LOG_LOCK = 0x5742_4C4F
 
@@ -18,11 +19,10 @@ select pg_advisory_xact_lock(%(lock)s::int, hashtext(t.id))
   from (select distinct id from unnest(%(team_ids)s::text[]) as u(id) order by 1) t
 """
 
-# `names` mirrors event_types.names: what a subscription may say to mean this type. A callback's queue is that of its
-# team and the origin of its URL. Events come as one JSON text: as arrays, of which the driver writes every element by
-# itself, they took half of what an event costs. The planner, too, thinks of a hundred of them, however many there are,
-# and never of reading all calls or jobs for their callbacks.
-RECORD = """
+# A callback's queue is that of its team and the origin of its URL. Events come as one JSON text: as arrays, of which
+# the driver writes every element by itself, they took half of what an event costs. The planner, too, thinks of a
+# hundred of them, however many there are, and never of reading all calls or jobs for their callbacks.
+RECORD = f"""
 with given as materialized (
     select id, type, team_id, job_id, subject_id, sequence, at, body
       from json_to_recordset(%(events)s::json) as e(id uuid, type text, team_id text, job_id uuid, subject_id uuid,
@@ -30,8 +30,7 @@ with given as materialized (
 ), recorded as (
     insert into events (id, type, team_id, job_id, subject_id, sequence, created_at, body) select * from given
 ), kinds as materialized (
-    select type, case when type = any(%(opt_in)s) then array[type] else
-           array[type, '*', split_part(type, '.', 1) || '.*', regexp_replace(type, '[^.]*$', '*')] end as names
+    select type, {EVENT_NAMES.format("type")} as names
       from (select distinct type from given) g
 ), targets as (
     select e.*, w.id as endpoint_id, null::text as callback, null::text as callback_url
@@ -98,5 +97,5 @@ async def record(tx: Tx, facts: Sequence[Event]) -> list[UUID]:
         for f in facts
     ]
     await hold(tx, list({f.team_id for f in facts}))
-    rows = await hot(tx, RECORD, {"events": orjson.dumps(events).decode(), "opt_in": list(OPT_IN)})
+    rows = await hot(tx, RECORD, {"events": orjson.dumps(events).decode()})
     return [row.queue_id for row in rows]

@@ -6,7 +6,7 @@ that is asked for which is younger than the oldest event that is kept.
 
 from collections.abc import Mapping
 
-from shared.event_types import OPT_IN
+from shared.sql_terms import EVENT_NAMES
 
 # An event that is still to be sent outlives the others: it does not say since when events are kept.
 KEPT = """
@@ -20,10 +20,7 @@ kept as (
 
 DELIVERIES_KEPT = "app_now() - interval '119 hours'"
 
-# As event_types.names.
-NAMES = f"""
-(case when e.type in ({", ".join(repr(type_) for type_ in OPT_IN)}) then array[e.type] else
- array[e.type, '*', split_part(e.type, '.', 1) || '.*', regexp_replace(e.type, '[^.]*$', '*')] end)"""
+NAMES = f"({EVENT_NAMES.format('e.type')})"
 
 UNSEEN_S = 2
 """From the statement that makes an endpoint active to its commit: events recorded meanwhile do not see it."""

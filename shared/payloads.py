@@ -6,6 +6,7 @@ The end of a batch's line is that of the batch: its files are written from these
 from dataclasses import dataclass
 
 from shared.db import Tx, hot
+from shared.sql_terms import EARLIEST_ID
 
 # Not one word of a batch's lines before its files are there; a batch that is gone needs none.
 IS_OVER = """
@@ -43,8 +44,7 @@ select (select count(*) from erased) as erased, (select count(*) from looked_at)
 ERASE_OLD = f"""
 delete from call_payloads where call_id in (
     select p.call_id from call_payloads p left join calls c on c.id = p.call_id
-     where p.call_id < (lpad(to_hex((extract(epoch from app_now() - make_interval(days => %(days)s)) * 1000)::bigint),
-                             12, '0') || repeat('0', 20))::uuid
+     where p.call_id < {EARLIEST_ID.format("app_now() - make_interval(days => %(days)s)")}
        and {IS_OVER.format(before="app_now() - make_interval(days => %(days)s)")}
      order by p.call_id limit %(limit)s)
 returning call_id

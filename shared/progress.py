@@ -53,7 +53,7 @@ returning d.id
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class JobCounts:
     """How many calls of a job stand where."""
 
     id: UUID
@@ -64,9 +64,9 @@ class Standing:
     cancelled: int
 
 
-async def watched(tx: Tx) -> list[Standing]:
+async def watched(tx: Tx) -> list[JobCounts]:
     """Open jobs that somebody wants to hear of and that may have moved."""
-    return [Standing(**row._asdict()) for row in await hot(tx, WATCHED, {"recent_s": RECENT_S})]
+    return [JobCounts(**row._asdict()) for row in await hot(tx, WATCHED, {"recent_s": RECENT_S})]
 
 
 async def running(tx: Tx, job_ids: Iterable[UUID]) -> dict[UUID, int]:

@@ -88,12 +88,6 @@ select distinct a.alias
  where p.opened_at is not null
 """
 
-STANDING = """
-select count(*) filter (where open_until > app_now()) as open,
-       count(*) filter (where open_until <= app_now()) as half_open
-  from provider_circuits
-"""
-
 FORGET = f"""
 delete from provider_circuits where ({TARGET}) in (
     select {TARGET} from provider_circuits
@@ -177,12 +171,6 @@ async def known(tx: Tx) -> list[Circuit]:
 async def open_aliases(tx: Tx) -> set[str]:
     """The aliases of which a circuit, with whatever key, is not closed."""
     return {row.alias for row in await hot(tx, OPEN_ALIASES)}
-
-
-async def standing(tx: Tx) -> tuple[int, int]:
-    """How many circuits are open, and how many half open."""
-    row = (await hot(tx, STANDING))[0]
-    return row.open, row.half_open
 
 
 async def forget(tx: Tx, *, limit: int) -> int:

@@ -4,19 +4,14 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from shared.db import Tx, hot
+from shared.sql_terms import WAITING_QUEUES
 
 ROOM = 0.9
 """A full queue is open again below this share of the limit: it does not flap at the edge."""
 
-# Queues with something to send by a loose index scan, each counted up to the limit and no further.
-MARK = """
-with recursive waiting(id) as (
-    (select queue_id from deliveries where state in ('pending', 'failing') order by queue_id limit 1)
-    union all
-    select (select d.queue_id from deliveries d
-             where d.state in ('pending', 'failing') and d.queue_id > waiting.id order by d.queue_id limit 1)
-      from waiting where waiting.id is not null
-), counted as (
+# Each queue with something to send is counted up to the limit and no further.
+MARK = f"""
+with recursive {WAITING_QUEUES}, counted as (
     select waiting.id, n.deliveries from waiting,
            lateral (select count(*) as deliveries from (
                     select from deliveries d where d.queue_id = waiting.id and d.state in ('pending', 'failing')

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource
 
-from shared.credentials import Sealer
+from shared.sealer import Sealer
 from shared.settings import Settings
 
 MAX_SHOWN = 60

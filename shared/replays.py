@@ -159,7 +159,7 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Filter:
     """Which events; None and False are no condition.
 
     types: exact ones. since, until: when the fact happened, both included. states: of the event's latest delivery to
@@ -243,7 +243,7 @@ async def unknown(tx: Tx, team_id: str, event_ids: Sequence[UUID]) -> UUID | Non
     return next((id_ for id_ in event_ids if id_ not in there), None)
 
 
-async def matched(tx: Tx, target: Target, wanted: Wanted, piece: Piece, *, at_once: int = COUNTED_AT_ONCE) -> Matched:
+async def matched(tx: Tx, target: Target, wanted: Filter, piece: Piece, *, at_once: int = COUNTED_AT_ONCE) -> Matched:
     """How many events of a piece of the log match; of a very long one the beginning is counted.
 
     at_once: events that one statement looks at.
@@ -262,7 +262,7 @@ async def matched(tx: Tx, target: Target, wanted: Wanted, piece: Piece, *, at_on
     return Matched(count=counted, first=named[ends[0]] if ends else None, last=named[ends[-1]] if ends else None)
 
 
-async def create(tx: Tx, target: Target, wanted: Wanted, piece: Piece, *, matched: int, rate_per_s: float) -> Replay:
+async def create(tx: Tx, target: Target, wanted: Filter, piece: Piece, *, matched: int, rate_per_s: float) -> Replay:
     """Start a replay; the timer makes its deliveries. rate_per_s: most that are made each second."""
     values = {
         "id": ids.new(),
@@ -284,7 +284,7 @@ async def running_of(tx: Tx, endpoint_id: UUID) -> int:
     return found
 
 
-async def recovering(tx: Tx, endpoint_id: UUID, wanted: Wanted) -> Replay | None:
+async def recovering(tx: Tx, endpoint_id: UUID, wanted: Filter) -> Replay | None:
     """A running replay of all that the endpoint missed of these types since then or before; None without one."""
     values = {"endpoint_id": endpoint_id, "since": wanted.since, "types": wanted.types}
     rows = await hot(tx, RECOVERING, values)
@@ -342,7 +342,7 @@ async def make(tx: Tx, held: Any, *, at_once: int = LOOKED_AT) -> int:
     return made
 
 
-def count_statement(target: Target, wanted: Wanted, piece: Piece, *, at_once: int) -> tuple[str, dict[str, Any]]:
+def count_statement(target: Target, wanted: Filter, piece: Piece, *, at_once: int) -> tuple[str, dict[str, Any]]:
     """What a count asks the database, with its parameters."""
     look, where, values = _look(wanted.given())
     values |= vars(piece) | {"team_id": target.team_id, "endpoint_id": target.id, "most": at_once}

@@ -46,7 +46,7 @@ do update set {", ".join(f"{name} = usage_daily.{name} + excluded.{name}" for na
 """
 
 
-class Line(NamedTuple):
+class UsageKey(NamedTuple):
     """The key of a row: day is the UTC day on which the job was made; empty words and NO_KEY say none."""
 
     team_id: str
@@ -58,7 +58,7 @@ class Line(NamedTuple):
 
 
 class Measures(Counter[str]):
-    """What is to be added to one line."""
+    """What is to be added to one row."""
 
 
 def day(at: datetime) -> date:
@@ -66,11 +66,11 @@ def day(at: datetime) -> date:
     return at.astimezone(UTC).date()
 
 
-async def add(tx: Tx, lines: Mapping[Line, Measures]) -> None:
-    """Add to the lines, in the order of their keys: the last statement of a transaction, so that rows are held shortly.
+async def add(tx: Tx, sums: Mapping[UsageKey, Measures]) -> None:
+    """Add to the rows, in the order of their keys: the last statement of a transaction, so that rows are held shortly.
 
-    Lines to which nothing is added are left alone.
+    Rows to which nothing is added are left alone.
     """
-    rows = [{**line._asdict(), **lines[line]} for line in sorted(lines) if any(lines[line].values())]
+    rows = [{**key._asdict(), **sums[key]} for key in sorted(sums) if any(sums[key].values())]
     if rows:
         await hot(tx, ADD, (orjson.dumps(rows).decode(),))

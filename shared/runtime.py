@@ -8,11 +8,11 @@ from redis import DriverInfo
 from redis.asyncio import Redis
 from redis.maint_notifications import MaintNotificationsConfig
 
-from shared.credentials import Sealer
 from shared.db import Database
 from shared.egress import Lookup, system_lookup
 from shared.prices import PriceMap
 from shared.queue import Bell, Ring
+from shared.sealer import Sealer
 from shared.settings import Settings
 
 DRIVER = DriverInfo()

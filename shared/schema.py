@@ -1,4 +1,4 @@
-"""Which migration this code needs, and whether the database has it."""
+"""Whether the database is one this code can work on: its revision, and whether it takes writes."""
 
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
@@ -14,3 +14,8 @@ async def is_current(tx: CoreTx) -> bool:
     except ProgrammingError:
         return False
     return bool(found == HEAD)
+
+
+async def takes_writes(tx: CoreTx) -> bool:
+    """False on a standby, and where a provider has set the database read-only, because its disk is nearly full."""
+    return bool(await tx.scalar(text("select current_setting('transaction_read_only') = 'off'")))

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     """How long an api that is told to end still takes connections, so that a balancer sees it is not ready."""
     team_files_mb: int = Field(default=10_240, ge=1)
     """What the files of one team may have together before it uploads no more; output of batches is written anyway."""
+    team_batch_lines: int = Field(default=1_000_000, ge=1)
+    """Lines of batches of one team that have not ended."""
+    team_batch_checks: int = Field(default=100, ge=1)
+    """Batches and dry runs of one team that wait for their check."""
     default_wait_s: float = Field(default=120, ge=0)
     cors_origins: Annotated[tuple[str, ...], NoDecode] = (
         "http://localhost:3000",

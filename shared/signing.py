@@ -36,6 +36,11 @@ def secret_bytes(secret: str) -> bytes:
     return key
 
 
+def new_webhook_secret() -> str:
+    """`whsec_` and base64 of 32 random bytes, as Standard Webhooks writes it."""
+    return PREFIX + base64.b64encode(os.urandom(32)).decode()
+
+
 def new_private_key() -> str:
     """`whsk_` and base64 of the 32 random bytes of an ed25519 key; it never leaves us."""
     return PRIVATE_PREFIX + base64.b64encode(os.urandom(SEED_BYTES)).decode()

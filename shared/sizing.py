@@ -4,15 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared import estimate, money
+from shared.charging import MOST_NANOUSD
 from shared.keys import Key
 from shared.models import Candidate, Route
 from shared.runtime import Runtime
 from shared.wire.chat import request_text
-
-MOST_NANOUSD = 10**14
-"""No call is estimated at more than 100,000 dollars, whatever its client asks for: the sum of 90,000 that are open, as
-of the most lines of a batch, fits its column.
-"""
 
 
 def may_be_billed(rt: Runtime, candidate: Candidate) -> bool:

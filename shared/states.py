@@ -51,6 +51,9 @@ class BatchStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+FINAL_BATCHES = (BatchStatus.COMPLETED, BatchStatus.FAILED, BatchStatus.EXPIRED, BatchStatus.CANCELLED)
+
+
 class FilePurpose(StrEnum):
     """What a file is for."""
 

@@ -36,7 +36,7 @@ class Queue(Generic[Call]):
 class TeamTurns:
     """Where the teams stand, in the memory of the one process that dispatches.
 
-    `choose` looks, `charge` moves the teams whose calls were rung: what is chosen and then refused costs nothing.
+    `choose` looks, `count` moves the teams whose calls were rung: what is chosen and then refused costs nothing.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,8 @@ class TeamTurns:
                 heapq.heappop(heap)
         return chosen, False
 
-    def charge(self, rung: Iterable[Turn]) -> None:
-        """These were rung, in the order they were chosen in."""
+    def count(self, rung: Iterable[Turn]) -> None:
+        """These had their turns, in the order they were chosen in."""
         for turn in rung:
             self._front = self._start(turn.team_id)
             self._stands[turn.team_id] = self._front + turn.tokens / turn.weight

@@ -19,13 +19,6 @@ TEAMS = "select id from teams where organization_id = %s order by id"
 
 UNFINISHED = "calls_total - calls_completed - calls_failed - calls_cancelled"
 
-OF_MODEL = """
-select coalesce(sum(client_cost_nanousd), 0)::bigint as cost,
-       coalesce(sum(calls_completed + calls_failed + calls_cancelled), 0)::bigint as calls,
-       coalesce(sum(prompt_tokens + completion_tokens), 0)::bigint as tokens
-  from usage_daily where model = %s and model <> ''
-"""
-
 TOTALS = f"""
 select team_id, sum(jobs)::bigint as total_jobs, sum(cost)::bigint as total_cost_nanousd,
        sum(calls)::bigint as total_calls, sum(tokens)::bigint as total_tokens
@@ -153,17 +146,9 @@ async def teams_of(tx: Tx, organization_id: str) -> list[str]:
     return [row.id for row in await hot(tx, TEAMS, (organization_id,))]
 
 
-async def totals(
-    tx: Tx, *, team_id: str | None = None, organization_id: str | None = None, model: str | None = None
-) -> Totals:
-    """Of a team, of all teams of an organization, or of a model by the name that clients ask for: give one of them.
-
-    A model's are of calls that ended; jobs are not kept per model, so `total_jobs` is 0 there.
-    """
-    if model is not None:
-        row = (await hot(tx, OF_MODEL, (model,)))[0]
-        return Totals(total_cost_nanousd=row.cost, total_calls=row.calls, total_tokens=row.tokens)
-    teams = [team_id] if team_id is not None else await teams_of(tx, organization_id or "")
+async def totals_of_organization(tx: Tx, organization_id: str) -> Totals:
+    """Of all its teams together."""
+    teams = await teams_of(tx, organization_id)
     found = (await totals_of_teams(tx, teams)).values()
     return Totals(
         total_jobs=sum(each.total_jobs for each in found),

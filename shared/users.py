@@ -47,7 +47,7 @@ class User:
     teams: list[UserTeam]
 
 
-async def get(tx: Tx, user_id: str, *, organization_id: str | None = None) -> User | None:
+async def get(tx: Tx, user_id: str, *, organization_id: str | None) -> User | None:
     """The user, as far as the keys of this organization (None: of all) tell; None when no key ever carried the id."""
     params = {"user_id": user_id, "organization_id": organization_id, "limit": MOST_TEAMS}
     found = (await hot(tx, GET, params))[0]

@@ -65,12 +65,11 @@ class Active:
     groups: list[str]
 
 
-async def of_key(
-    tx: Tx, team_id: str, *, only: Sequence[str] | None = None, names: Sequence[str] | None = None
-) -> list[Visible]:
+async def of_key(tx: Tx, team_id: str, *, only: Sequence[str] | None, names: Sequence[str] | None) -> list[Visible]:
     """The aliases the team may use and the groups it holds that have one, by name; an alias hides a group of its name.
 
-    only: what the key is narrowed to; none at all means everything its team may use. names: no others than these.
+    only: what the key is narrowed to; none at all means everything its team may use. names: no others than these (None:
+    all).
     """
     params = {"team_id": team_id, "only": list(only) if only else None, "names": None if names is None else list(names)}
     return [Visible(**row._asdict()) for row in await hot(tx, HELD, params)]

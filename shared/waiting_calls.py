@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from shared.db import Tx, hot
-from shared.sql_terms import BUSY, IS_PENDING, RUNNING
+from shared.sql_terms import BUSY, IS_PENDING, MAY_START, RUNNING
 
 MOST_RUNG = 4096
 
@@ -29,8 +30,9 @@ select id as team_id, max_queued_calls as most from teams
 """
 
 LIMITED = f"""
-select c.id from calls c join teams t on t.id = c.team_id
+select c.id, c.team_id from calls c join teams t on t.id = c.team_id
  where c.id = any(%s) and {IS_PENDING} and c.run_at <= app_now() and t.max_parallel_calls is not null
+   and {MAY_START}
 """
 
 LOCK_LIMITED = """
@@ -71,14 +73,18 @@ with room as (
 update calls c set rung_at = app_now(), run_at = app_now() from picked where c.id = picked.id returning c.id
 """
 
-LOST = """
+# Lines that may not start any more go back to the dispatcher.
+LOST = f"""
 with lost as (
     select id from calls
      where state = 'pending' and batched = %(batched)s and run_at <= app_now()
        and rung_at < app_now() - make_interval(secs => %(rung_before_s)s)
      order by rung_at limit %(limit)s for update skip locked
+), looked_at as (
+    update calls c set rung_at = case when {MAY_START} then app_now() end
+      from lost, teams t where c.id = lost.id and t.id = c.team_id returning c.id, c.rung_at
 )
-update calls c set rung_at = app_now() from lost where c.id = lost.id returning c.id
+select id from looked_at where rung_at is not null
 """
 
 # Rung long ago first. Beyond MOST_RUNG bells none is rung again (workers/sweeper.py), so the oldest is among these.
@@ -109,11 +115,11 @@ EXPIRED = """
 select c.id, c.job_id, c.batched, c.attempt as number, c.candidates, c.candidate, c.candidate_attempts, c.failures,
        c.deaths, c.estimated_prompt_tokens, c.estimated_output_tokens, c.candidates[c.candidate + 1] as alias,
        extract(epoch from c.deadline_at - app_now())::float8 as deadline_in_s,
-       a.litellm_model, a.input_nanousd_per_mtok, a.output_nanousd_per_mtok, a.cached_input_nanousd_per_mtok,
-       coalesce(a.on_unknown, 'retry') as on_unknown,
-       exists (select from attempts t where t.call_id = c.id and t.number = c.attempt and t.first_chunk_at is not null)
-       as has_delivered
-  from calls c left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
+       o.litellm_model, o.input_nanousd_per_mtok, o.output_nanousd_per_mtok, o.cached_input_nanousd_per_mtok,
+       coalesce(a.on_unknown, 'retry') as on_unknown, o.first_chunk_at is not null as has_delivered
+  from calls c
+  left join attempts o on o.call_id = c.id and o.number = c.attempt
+  left join model_aliases a on a.alias = c.candidates[c.candidate + 1]
  where c.state = 'in_progress' and c.lease_expires_at <= app_now() order by c.lease_expires_at limit %s
 """
 
@@ -126,7 +132,10 @@ select id, job_id from calls
 
 @dataclass(frozen=True, kw_only=True)
 class Expired:
-    """A call whose worker let the lease run out. has_delivered: clients have seen chunks of this attempt."""
+    """A call whose worker let the lease run out. has_delivered: clients have seen chunks of this attempt.
+
+    litellm_model and prices are those the attempt began with, whatever the alias says now. on_unknown is the alias's.
+    """
 
     id: UUID
     job_id: UUID
@@ -144,7 +153,7 @@ class Expired:
     input_nanousd_per_mtok: int | None
     output_nanousd_per_mtok: int | None
     cached_input_nanousd_per_mtok: int | None
-    on_unknown: str
+    on_unknown: Literal["retry", "fail"]
     has_delivered: bool = False
     batched: bool = False
 
@@ -168,9 +177,9 @@ async def lock_queues(tx: Tx, team_ids: Iterable[str]) -> dict[str, int]:
     return {row.team_id: row.most for row in await hot(tx, LOCK_QUEUES, (wanted,))} if wanted else {}
 
 
-async def limited(tx: Tx, call_ids: Iterable[UUID]) -> list[UUID]:
-    """Those of these calls that could be claimed, if it were not for their team's `max_parallel_calls`."""
-    return [row.id for row in await hot(tx, LIMITED, (list(call_ids),))]
+async def limited(tx: Tx, call_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Those of these calls that could be claimed, if it were not for `max_parallel_calls` of their team, and that."""
+    return {row.id: row.team_id for row in await hot(tx, LIMITED, (list(call_ids),))}
 
 
 async def lock_limited(tx: Tx, call_ids: Iterable[UUID]) -> list[str]:
@@ -195,7 +204,10 @@ async def lacking_a_worker_s(tx: Tx) -> float:
 
 
 async def lost(tx: Tx, *, batched: bool, rung_before_s: float, limit: int) -> list[UUID]:
-    """Pending due calls, or lines of batches, rung longer ago than this; they count as rung now."""
+    """Pending due calls, or lines of batches, rung longer ago than this; they count as rung now.
+
+    Lines whose key, team or organization is stopped meanwhile are not among them, and count as rung no longer.
+    """
     given = {"batched": batched, "rung_before_s": rung_before_s, "limit": limit}
     return [row.id for row in await hot(tx, LOST, given)]
 

@@ -1,6 +1,5 @@
 """What an operational event says of an endpoint, a delivery or a job that is on its way: the `data` of each type."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,6 +7,7 @@ from uuid import UUID
 
 from shared import clock, ids
 from shared.events import Event
+from shared.facts import counts, job_event, team_event
 from shared.jobs import Job
 
 DISABLED = "webhook.endpoint.disabled"
@@ -19,7 +19,10 @@ PROGRESS = "job.progress"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """An endpoint's run of failures. undelivered: events that it had to get and did not; they stay in the log."""
+    """An endpoint's run of failures.
+
+    undelivered: events that it should have received and did not; they stay in the log.
+    """
 
     id: UUID
     team_id: str
@@ -31,24 +34,34 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A delivery that was given up, or taken after it had failed. endpoint_id: None for a callback."""
+class Attempted:
+    """What an attempt that is ours to record came to. state: the delivery's new one. was_failing: it had failed before.
 
-    id: UUID
+    url: where it was sent; another one than the endpoint's says nothing of it. gone: the receiver said 410.
+    endpoint_id: None for a callback.
+    trigger `test`: an example, which says nothing about the endpoint's health.
+    """
+
+    delivery_id: UUID
     event_id: UUID
     event_type: str
     team_id: str
     endpoint_id: UUID | None
     url: str
+    state: str
+    was_failing: bool
+    trigger: str
     attempt_count: int
-    last_status: int | None
-    last_error: str | None
+    status: int | None
+    error_class: str | None
+    error: str | None
+    gone: bool
 
 
 def endpoint_disabled(run: Run, *, reason: str, disabled_at: datetime, at: datetime) -> Event:
     """An endpoint was disabled: `manual`, `gone` (410), `failing` (for too long) or `url_refused`."""
     data = {**_endpoint(run), "reason": reason, "disabled_at": clock.iso(disabled_at)}
-    return _team_event(DISABLED, run.team_id, at, data)
+    return team_event(DISABLED, run.team_id, at, data)
 
 
 def endpoint_failing(run: Run, *, percent: int, disable_after_s: float, at: datetime) -> Event:
@@ -56,31 +69,22 @@ def endpoint_failing(run: Run, *, percent: int, disable_after_s: float, at: date
     since = run.failing_since or at
     disables_at = since + timedelta(seconds=disable_after_s)
     data = {**_endpoint(run), "percent": percent, "disables_at": clock.iso(disables_at)}
-    return _team_event(FAILING, run.team_id, at, data)
+    return team_event(FAILING, run.team_id, at, data)
 
 
-def delivery_exhausted(ended: Ended, at: datetime) -> Event:
-    """A delivery had its last try: it is kept and can be retried or replayed."""
-    return _team_event(EXHAUSTED, ended.team_id, at, _delivery(ended))
+def delivery_exhausted(last: Attempted, url: str, at: datetime) -> Event:
+    """A delivery had its last try: it is kept and can be retried or replayed. url: where it goes by now."""
+    return team_event(EXHAUSTED, last.team_id, at, _delivery(last, url))
 
 
-def delivery_recovered(ended: Ended, at: datetime) -> Event:
-    """A delivery that had failed was taken."""
-    return _team_event(RECOVERED, ended.team_id, at, _delivery(ended))
+def delivery_recovered(last: Attempted, url: str, at: datetime) -> Event:
+    """A delivery that had failed was taken. url: as above."""
+    return team_event(RECOVERED, last.team_id, at, _delivery(last, url))
 
 
-def job_progress(job: Job, counts: Mapping[str, int], at: datetime) -> Event:
-    """How many calls of a job stand where; the job is locked and not final. counts: as in the job object."""
-    return Event(
-        id=ids.new(),
-        type=PROGRESS,
-        team_id=job.team_id,
-        job_id=job.id,
-        subject_id=None,
-        sequence=job.next_sequence(),
-        at=at,
-        data={"id": str(job.id), "status": job.status, "counts": dict(counts)},
-    )
+def job_progress(job: Job, in_progress: int, at: datetime) -> Event:
+    """How many calls of a job stand where; the job is locked and not final."""
+    return job_event(job, PROGRESS, at, {"id": str(job.id), "status": job.status, "counts": counts(job, in_progress)})
 
 
 def _endpoint(run: Run) -> dict[str, Any]:
@@ -96,22 +100,16 @@ def _endpoint(run: Run) -> dict[str, Any]:
     }
 
 
-def _delivery(ended: Ended) -> dict[str, Any]:
-    id_ = ids.prefixed("dlv", ended.id)
+def _delivery(last: Attempted, url: str) -> dict[str, Any]:
+    id_ = ids.prefixed("dlv", last.delivery_id)
     return {
         "id": id_,
         "delivery_id": id_,
-        "event_id": ids.prefixed("evt", ended.event_id),
-        "event_type": ended.event_type,
-        "webhook_id": None if ended.endpoint_id is None else ids.prefixed("whe", ended.endpoint_id),
-        "url": ended.url,
-        "attempt_count": ended.attempt_count,
-        "last_status": ended.last_status,
-        "last_error": ended.last_error,
+        "event_id": ids.prefixed("evt", last.event_id),
+        "event_type": last.event_type,
+        "webhook_id": None if last.endpoint_id is None else ids.prefixed("whe", last.endpoint_id),
+        "url": url,
+        "attempt_count": last.attempt_count,
+        "last_status": last.status,
+        "last_error": last.error,
     }
-
-
-def _team_event(type_: str, team_id: str, at: datetime, data: Mapping[str, Any]) -> Event:
-    return Event(
-        id=ids.new(), type=type_, team_id=team_id, job_id=None, subject_id=None, sequence=None, at=at, data=data
-    )

@@ -12,9 +12,10 @@ from typing import Any
 from uuid import UUID
 
 from shared import ids, signing
-from shared.credentials import CannotOpen, Sealer, new_webhook_secret
 from shared.db import Tx, hot
 from shared.errors import BadRequest
+from shared.sealer import CannotOpen, Sealer
+from shared.signing import new_webhook_secret
 
 MAX_OLD_KEYS = 10
 ENDPOINT = "webhook_endpoints.secret"

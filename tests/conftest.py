@@ -14,11 +14,11 @@ import structlog
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from shared.credentials import Sealer
 from shared.db import Database
 from shared.messages import Message
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
+from shared.sealer import Sealer
 from shared.settings import Settings
 from tests import scene as scenes
 from tests.scene import Scene

@@ -6,9 +6,10 @@ from uuid import UUID
 from httpx import Response
 
 from shared import books, budgets, calls, clock, closing, ids
+from shared.attempt_reports import Report, Usage
 from shared.calls import Claimed
 from shared.clock import now
-from shared.closing import Aftermath, Report, Usage
+from shared.closing import Aftermath
 from shared.db import hot
 from shared.intake import Submission
 from shared.jobs import Job

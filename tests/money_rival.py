@@ -15,8 +15,7 @@ import orjson
 from pydantic import SecretStr
 
 from shared import calls, clock, closing, ids, intake
-from shared.closing import Report
-from shared.credentials import Sealer
+from shared.attempt_reports import Report
 from shared.db import Database
 from shared.ending import End, end_job
 from shared.intake import Accepted, Submission
@@ -24,6 +23,7 @@ from shared.jobs import Job
 from shared.new_calls import NewCall
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
+from shared.sealer import Sealer
 from shared.settings import Settings
 from shared.states import CallState, JobStatus, Outcome
 

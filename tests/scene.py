@@ -13,8 +13,8 @@ import orjson
 from sqlalchemy import text
 
 from api.app import create_app
+from shared.attempt_reports import Usage
 from shared.calls import Claimed
-from shared.closing import Usage
 from shared.db import Database
 from shared.messages import Deliver, Ended, Message, RunCalls, RunLines, Stop, TendBatches
 from shared.runtime import Runtime
@@ -182,7 +182,7 @@ class Scene:
     """rung: every message. With `live` set a bell is heard at once, as by a worker and an api of their own.
 
     deliver: what hears bells for deliveries, while there is one (tests/sending.py). tend: the same for batches
-    (tests/api/batching.py).
+    (tests/api/batch_requests.py).
     """
 
     rt: Runtime

@@ -124,7 +124,7 @@ class Stack:
         return {
             "alias": alias,
             "litellm_model": f"openai/{model}",
-            "api_base": self._provider_url,
+            "api_base": self.provider_url,
             "api_key": "sk-demo-provider",
             "access_groups": [group],
             "fallbacks": list(aliases[1:]) if alias == aliases[0] else [],
@@ -243,7 +243,7 @@ class Stack:
     async def ready(self) -> None:
         """Wait until every part answers: the api, all units, a timer that leads, the provider."""
         async with httpx.AsyncClient(trust_env=False) as client:
-            await until(lambda: _answers(client, f"{self._provider_url}/models"), "the demo provider answers")
+            await until(lambda: _answers(client, f"{self.provider_url}/models"), "the demo provider answers")
             await until(lambda: _answers(client, f"{self.api_url}/health/readiness"), "the api is ready")
         await until(self._units_listen, f"{self.units} worker units listen", timeout_s=60)
         await until(self.leader, "a timer leads")
@@ -292,7 +292,7 @@ class Stack:
             error.add_note(self.logs())
             raise
         self.admin = await self.client()
-        control = httpx.AsyncClient(base_url=self._provider_url.removesuffix("/v1"), timeout=60, trust_env=False)
+        control = httpx.AsyncClient(base_url=self.provider_url.removesuffix("/v1"), timeout=60, trust_env=False)
         self.provider = DemoProvider(await self._open.enter_async_context(control), self.folder / "ground-truth.jsonl")
 
     def stop(self) -> None:
@@ -303,7 +303,7 @@ class Stack:
             program.kill()
 
     @property
-    def _provider_url(self) -> str:
+    def provider_url(self) -> str:
         return f"http://127.0.0.1:{self.demo.words[self.demo.words.index('--port') + 1]}/v1"
 
     def _redis(self) -> redis.Redis:

@@ -9,16 +9,17 @@ from typing import Any
 import httpx
 import orjson
 
+from shared import estimate
+from shared.attempt_reports import Usage
 from shared.calls import Claimed
-from shared.closing import Usage
-from shared.estimate import BYTES_PER_TOKEN
+from shared.states import Endpoint
 from workers.classify import request_id
 from workers.pieces import Choice, TextChoice, finish_word
 from workers.provider import Answer
 from workers.tool_calls import Json
 
 MAX_ID = 200
-MAX_TOKENS = 2**30
+MAX_TOKENS = 2**30 - 1
 """Prompt and completion together still fit the column; nobody has such a context."""
 MAX_CHOICES = 4096
 """More than any request may ask for: a provider's index above it is garbage."""
@@ -30,18 +31,16 @@ class Unreadable(Exception):
 
 
 class Tokens:
-    """The largest counts that a provider reported; some of them report while they speak."""
+    """The largest counts that a provider reported; some of them report while they speak, some only a part."""
 
     def __init__(self) -> None:
-        self.reported = False
-        self._counts = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "reasoning_tokens": 0}
+        self._told: dict[str, int] = {}
 
     def add(self, usage: Any) -> None:
-        """Count a usage block; anything that is none counts as not reported."""
+        """Count a usage block; anything in it that is no number counts as not reported."""
         if not isinstance(usage, Mapping):
             return
-        self.reported = True
-        for name in ("prompt_tokens", "completion_tokens"):
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
             self._see(name, usage.get(name))
         for name, details in (
             ("cached_tokens", "prompt_tokens_details"),
@@ -51,15 +50,29 @@ class Tokens:
                 self._see(name, usage[details].get(name))
 
     def usage(self, call: Claimed, said_bytes: int) -> Usage:
-        """As the provider reported it; 0 is a report, and only what is missing is estimated."""
-        if self.reported:
-            return Usage(**self._counts, source="provider")
-        completion = -(-said_bytes // BYTES_PER_TOKEN)
-        return Usage(prompt_tokens=call.estimated_prompt_tokens, completion_tokens=completion, source="estimated")
+        """As the provider reported it; 0 is a report. What is missing follows from its total, else it is estimated.
+
+        An embedding has no answer's tokens, whether or not its provider says so.
+        """
+        prompt, completion, total = map(self._told.get, ("prompt_tokens", "completion_tokens", "total_tokens"))
+        if completion is None and call.endpoint == Endpoint.EMBEDDING:
+            completion = 0
+        if completion is None and prompt is not None and total is not None:
+            completion = max(0, total - prompt)
+        said = estimate.tokens(said_bytes) if completion is None else completion
+        if prompt is None and total is not None:
+            prompt = max(0, total - said)
+        return Usage(
+            prompt_tokens=call.estimated_prompt_tokens if prompt is None else prompt,
+            completion_tokens=said,
+            cached_tokens=self._told.get("cached_tokens", 0),
+            reasoning_tokens=self._told.get("reasoning_tokens", 0),
+            source="estimated" if prompt is None or completion is None else "provider",
+        )
 
     def _see(self, name: str, value: Any) -> None:
         if isinstance(value, int | float) and value == value:  # noqa: PLR0124 - not a number
-            self._counts[name] = max(self._counts[name], int(min(value, MAX_TOKENS)))
+            self._told[name] = max(self._told.get(name, 0), int(max(0, min(value, MAX_TOKENS))))
 
 
 class Assembly:
@@ -177,4 +190,4 @@ def _said_bytes(choice: Json) -> int:
     if "text" in choice:
         return len(choice["text"].encode())
     said = {name: value for name, value in choice["message"].items() if name not in {"role", "annotations"} and value}
-    return sum(len(value.encode() if isinstance(value, str) else orjson.dumps(value)) for value in said.values())
+    return sum(map(estimate.said_bytes, said.values()))

@@ -1,14 +1,15 @@
 """Checking a batch: its whole file is read once, and its lines are accepted together or not at all.
 
 The lines are copied in by one long transaction while they are checked. At the first fault it is rolled back, and the
-rest is only checked. In the end job, batch, budgets and account are locked, in this order and for milliseconds.
+rest is only checked. In the end job, batch, budgets and account are locked, in this order and for milliseconds. Its key
+is read again then: on other terms than it was checked with the batch is checked anew.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 from shared import (
+    batch_bounds,
     batch_facts,
     batch_retries,
     batch_verdicts,
@@ -29,9 +30,10 @@ from shared import (
 )
 from shared.batch_verdicts import Sums
 from shared.batches import MOST_INPUT_BYTES, Batch
+from shared.charging import Terms
 from shared.db import Tx, is_down
 from shared.ending import ring
-from shared.errors import BudgetExceeded, InsufficientCredits
+from shared.errors import BudgetExceeded, InsufficientCredits, TooManyRequests
 from shared.files import FileGone
 from shared.gates import Gates
 from shared.jobs import Job
@@ -41,7 +43,8 @@ from shared.messages import Deliver, Ended
 from shared.new_lines import OfBatch
 from shared.runtime import Runtime
 from shared.states import BatchStatus, Endpoint, JobStatus
-from shared.usage_lines import UsageLines
+from shared.usage_sums import UsageSums
+from workers.batch_endings import forget_unstored
 from workers.batch_reading import Reading
 
 logger = log.get(__name__)
@@ -59,7 +62,7 @@ OUR_FAULT = Fault("internal_error", "The batch could not be checked: internal er
 
 
 class _Refused(Exception):
-    """The transaction is to be rolled back: lines are not in order, or there is no money for them (`fault`)."""
+    """The transaction is to be rolled back: lines are not in order, or as a whole they may not run (`fault`)."""
 
     def __init__(self, fault: Fault | None = None) -> None:
         super().__init__()
@@ -74,20 +77,27 @@ class _Left(Exception):
     """It was cancelled, or somebody else checks it: what is written here is rolled back and nothing is said."""
 
 
+class _Outdated(Exception):
+    """Its key's terms or budgets changed while it was checked: what is written is rolled back, and repeated."""
+
+
 async def check(rt: Runtime, batch: Batch, worker: str) -> None:
     """Accept a leased batch, or refuse it, and tell whoever waits. What was cancelled or lost meanwhile is left.
 
     A dry run gets its verdict only. Raises what the database does in trouble; then nothing is written.
     """
-    reading = await _opened(rt, batch)
+    reading = await _open(rt, batch)
     if isinstance(reading, Fault):
         await _refuse(rt, batch, worker, Sums(), [reading])
         return
     try:
-        judge = _tried if batch.dry_run else _accepted
+        judge = _judge_dry_run if batch.dry_run else _accept
         faults = await judge(rt, batch, worker, reading)
     except FileGone:
         faults = [FILE_GONE]
+    except _Outdated:
+        await check(rt, batch, worker)
+        return
     except _Left:
         return
     if faults is not None:
@@ -99,36 +109,41 @@ async def give_up(rt: Runtime, batch: Batch, worker: str) -> None:
     await _refuse(rt, batch, worker, Sums(), [OUR_FAULT])
 
 
-async def _opened(rt: Runtime, batch: Batch) -> Reading | Fault:
+async def _open(rt: Runtime, batch: Batch) -> Reading | Fault:
     """The pass over the file, or why there can be none."""
     only = None
     async with rt.db.hot_statement() as tx:
-        key = await keys.read(tx, batch.key_id)
-        file = await files.read(tx, batch.input_file_id, batch.team_id)
+        key = await _permitted(tx, batch)
+        # Held since the batch was made, and so whole even where it has expired.
+        size = await files.size(tx, batch.input_file_id)
         if batch.retry_of is not None:
             statuses, codes = batch.retry_statuses, batch.retry_codes
             only = frozenset(await batch_retries.positions(tx, batch.retry_of, statuses=statuses, codes=codes))
+    if isinstance(key, Fault):
+        return key
+    if size is None:
+        return FILE_GONE
+    return TOO_LARGE if size > MOST_INPUT_BYTES else Reading(rt, batch, key, only=only)
+
+
+async def _permitted(tx: Tx, batch: Batch) -> Key | Fault:
+    """The batch's key as it is now, or why nothing of it is accepted any more.
+
+    What was asked before a pause is accepted, and runs after it.
+    """
+    key, now = await keys.read(tx, batch.key_id), clock.now()
     if key is None:
         return Fault("unauthorized", "The API key of this batch is no longer valid")
-    if file is None:
-        return FILE_GONE
-    if file.bytes > MOST_INPUT_BYTES:
-        return TOO_LARGE
-    return _forbidden(key, clock.now()) or Reading(rt, batch, key, only=only)
-
-
-def _forbidden(key: Key, now: datetime) -> Fault | None:
-    """Why nothing of this key's is accepted any more. What was asked before a pause is accepted, and runs after it."""
     if key.blocked:
         return Fault("key_blocked", "API key is blocked")
     if key.expires_at is not None and key.expires_at <= now:
         return Fault("expired_key", "API key has expired")
     if "suspended" in (key.team_status, key.organization_status):
         return Fault("forbidden", "Team access is suspended. Please contact support.")
-    return None
+    return key
 
 
-async def _tried(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault]:
+async def _judge_dry_run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault]:
     """What is wrong, with nothing written: the gates are asked, and let go as they were."""
     await _read_on(rt, batch, worker, reading)
     job = Job(
@@ -144,17 +159,17 @@ async def _tried(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> li
     if not found:
         async with rt.db.hot_transaction() as tx:
             try:
-                await _taken(tx, job, reading)
+                await _set_aside(rt, tx, job, reading)
             except _Refused as refused:
                 found = [refused.fault] if refused.fault else []
     return found
 
 
-async def _accepted(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault] | None:
+async def _accept(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[Fault] | None:
     """Accept it. Returns what is wrong instead; None when it runs. Raises _Left."""
     began = clock.monotonic()
     try:
-        queues = await _run(rt, batch, worker, reading)
+        queues = await _write_lines(rt, batch, worker, reading)
     except TimeoutError as error:
         raise Overrun if clock.monotonic() - began >= LIMIT_S else error from None
     except _Refused as refused:
@@ -165,11 +180,11 @@ async def _accepted(rt: Runtime, batch: Batch, worker: str, reading: Reading) ->
     logger.info("batch_accepted", batch=ids.batch(batch.id), team_id=batch.team_id, lines=reading.sums.lines)
     rt.ring(Deliver(ids=tuple(queues)))
     rt.ring(Ended(ids=(batch.id,)))
-    await _known(rt, reading.sums.lines)
+    await _renew_statistics(rt, reading.sums.lines)
     return None
 
 
-async def _known(rt: Runtime, lines: int) -> None:
+async def _renew_statistics(rt: Runtime, lines: int) -> None:
     """Let the planner know of so many new lines; they are accepted, whether or not that succeeds."""
     if lines < MANY_LINES:
         return
@@ -181,7 +196,7 @@ async def _known(rt: Runtime, lines: int) -> None:
         logger.warning("statistics_not_renewed", error=type(error).__name__)
 
 
-async def _run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
+async def _write_lines(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
     """Write the lines while they are read, then let them run, or nothing at all. Returns queues, to be rung."""
     async with rt.db.long_transaction(LIMIT_S) as tx:
         job = await jobs.read(tx, batch.id)
@@ -203,7 +218,7 @@ async def _run(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> list
             await new_lines.copy(tx, lines, group)
         if reading.faults or not reading.sums.lines:
             raise _Refused
-        return await _start(tx, batch, worker, reading)
+        return await _start(rt, tx, batch, worker, reading)
 
 
 async def _read_on(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> None:
@@ -214,39 +229,57 @@ async def _read_on(rt: Runtime, batch: Batch, worker: str, reading: Reading) -> 
                 raise _Left
 
 
-async def _start(tx: Tx, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
-    """The last step of the transaction: the lines are there, the job holds what they need, and it begins."""
+async def _start(rt: Runtime, tx: Tx, batch: Batch, worker: str, reading: Reading) -> list[UUID]:
+    """The last step of the transaction: the lines are there, the job holds what they need, and it begins.
+
+    Raises _Left, _Refused, _Outdated.
+    """
     now = clock.now()
     locked = await jobs.lock(tx, [batch.id])
     job = locked.get(batch.id)
     if job is None or job.is_final:
         raise _Left
+    key = await _permitted(tx, batch)
+    if isinstance(key, Fault):
+        raise _Refused(key)
+    if _terms(key) != _terms(reading.key):
+        raise _Outdated
     _count(job, reading)
     if not await batch_verdicts.accept(tx, batch.id, reading.sums, worker=worker):
         raise _Left
-    passing = await _taken(tx, job, reading)
+    passing = await _set_aside(rt, tx, job, reading)
     job.status, job.started_at = JobStatus.IN_PROGRESS, now
     recorded = [facts.job_started(job, now), *await passing.write(tx, locked, now=now)]
     await jobs.save(tx, [job])
     return await outbox.record(tx, recorded)
 
 
+def _terms(key: Key) -> tuple[Terms, list[UUID]]:
+    """What was reckoned with when the lines were sized, and is written on them."""
+    return charging.terms_of(key), key.budget_ids
+
+
 def _count(job: Job, reading: Reading) -> None:
-    """The lines are the job's, on its team's terms of now."""
+    """The lines are the job's, on its team's terms."""
     sums = reading.sums
     charging.agree(job, charging.terms_of(reading.key))
     job.calls_total = sums.lines
     job.estimate_nanousd, job.estimate_tokens = sums.nanousd, sums.tokens
-    sums.credits = charging.wanted(job)
+    sums.credits = charging.should_hold(job)
 
 
-async def _taken(tx: Tx, job: Job, reading: Reading) -> Gates:
-    """Budgets and account, locked last, with what the lines need set aside in memory. Raises _Refused."""
+async def _set_aside(rt: Runtime, tx: Tx, job: Job, reading: Reading) -> Gates:
+    """Budgets and account, locked last, with what the lines need set aside in memory. Raises _Refused.
+
+    The account's lock is also what lets only one batch of a team count its lines at a time.
+    """
     budget_ids = reading.key.budget_ids if reading.sums.nanousd else []
     passing = await gates.lock(tx, limited_keys=[], budget_ids=budget_ids, team_ids=[job.team_id])
     try:
         passing.take_lines(job, budget_ids, reading.sums.nanousd)
-    except InsufficientCredits as error:
+        underway = await batch_bounds.read(tx, job.team_id)
+        underway.check_lines(reading.sums.lines, most_lines=rt.settings.team_batch_lines)
+    except (InsufficientCredits, TooManyRequests) as error:
         raise _Refused(Fault(error.code, str(error.detail))) from None
     except BudgetExceeded as error:
         code = error.code_in_flight if error.in_flight else error.code
@@ -277,10 +310,14 @@ async def _refuse(rt: Runtime, batch: Batch, worker: str, sums: Sums, faults: Se
             return
         if not await batch_verdicts.refuse(tx, batch.id, sums, errors, worker=worker):
             return
+        await forget_unstored(rt, tx, batch)
+        ending = closing.Ending(JobStatus.FAILED, error=_sentence(faults))
+        aftermath = await closing.end_jobs(tx, locked, {job.id: ending}, [], [], UsageSums(), now=now)
+        # The batch's own event is the last of its job, as at every other end: streams of the job end with it.
         summary = batch_facts.refusals(errors)
         told = batch_facts.batch_ended(job, batch, BatchStatus.FAILED, now, error_summary=summary)
-        ending = (JobStatus.FAILED, None, _sentence(faults))
-        aftermath = await closing.end_jobs(tx, locked, {job.id: ending}, [], [told], UsageLines(), now=now)
+        await jobs.save(tx, [job])
+        aftermath.delivery_queues.extend(await outbox.record(tx, [told]))
     logger.info("batch_refused", batch=ids.batch(batch.id), team_id=batch.team_id, code=errors[0]["code"])
     ring(rt, aftermath)
     rt.ring(Ended(ids=(batch.id,)))

@@ -19,6 +19,7 @@ from shared import (
     ids,
     jobs,
     log,
+    new_lines,
     outbox,
 )
 from shared.batches import Batch
@@ -124,6 +125,7 @@ async def _finish(rt: Runtime, batch: Batch, worker: str, output: Written, error
         ):
             return False
         await _show(tx, output, errors)
+        await forget_unstored(rt, tx, batch, *(one.id for one in (output, errors) if one is not None))
         event = batch_facts.batch_ended(
             job,
             held,
@@ -168,6 +170,17 @@ async def _show(tx: Tx, *written: Written | None) -> None:
     for one in written:
         if one is not None and not await files.finish(tx, one.id, one.bytes):
             raise FileGone("A file of the batch was removed before all of it was written")
+
+
+async def forget_unstored(rt: Runtime, tx: Tx, batch: Batch, *written: UUID) -> None:
+    """Where texts are not to be stored, the files that we made of them expire an hour after the end of the batch.
+
+    written: the files of its lines; where the client said how long they are kept, they are. tx: its batch is locked.
+    """
+    at = await new_lines.erase_at(tx, batch.team_id, store=rt.settings.store_payloads)
+    if at is not None:
+        made = written if batch.output_expires_after_s is None else ()
+        await files.forget(tx, [batch.input_file_id, *made], at=at)
 
 
 async def _discard(*writers: FileWriter) -> None:

@@ -95,8 +95,7 @@ class Reading:
             metadata=orjson.dumps(body.labels).decode() if body.labels else None,
             **request,
         )
-        tokens = made.estimated_prompt_tokens + made.estimated_output_tokens
-        self.sums.add(made.model, tokens=tokens, nanousd=made.estimate_nanousd)
+        self.sums.add(made.model, tokens=made.estimated_tokens, nanousd=made.estimate_nanousd)
         return made
 
     async def _route(self, body: Body) -> Route:

@@ -3,14 +3,19 @@
 validating               workers/batch_checks.py
 finalizing, cancelling   workers/batch_endings.py
 
+A bell only wakes: which batch is next, the rows say (`batches.lease_next`). A unit looks for one when it is rung and
+has room, and again at the end of each, until there is none: so no bell is lost, and no team waits behind another's
+queue. A row that somebody has locked at the moment of the last look is left to the sweeper's bell.
+
 What a crash leaves is rolled back or repeatable: whoever holds the lease next begins anew.
 """
 
 import asyncio
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 from uuid import UUID
 
 from shared import batches, ids, log, tasks
@@ -29,6 +34,8 @@ CONNECTIONS_FOR_ONE = 4
 LOOK_S = 1.0
 MOST_OVERRUNS = 3
 """So often a check may take longer than it ever should, before its batch is refused."""
+MOST_SERVED = 1000
+"""Teams of which a unit remembers whose turn was the longest ago."""
 
 
 class Batches:
@@ -38,17 +45,17 @@ class Batches:
         self._rt = rt
         self._worker = worker
         self._most = max(1, min(AT_ONCE, rt.settings.database_pool // CONNECTIONS_FOR_ONE))
-        self._waiting: deque[UUID] = deque()
-        self._again: set[UUID] = set()
+        self._is_rung = False
+        self._served: dict[str, None] = {}
         self._reserved = 0
         self._open = True
         self._room = threading.Condition()
         self._overran: Counter[UUID] = Counter()
-        self.tasks: dict[UUID, asyncio.Task[None]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def has_room(self) -> bool:
         """Whether a message should be fetched at all."""
-        return self._open and len(self._waiting) + len(self.tasks) + self._reserved < self._most
+        return self._open and len(self.tasks) + self._reserved < self._most
 
     def reserve(self, slots: int) -> bool:
         """Wait for room and take it. False once the door is closed: the message belongs back on the queue."""
@@ -60,31 +67,25 @@ class Batches:
             return self._open
 
     async def take(self, batch_ids: Sequence[UUID]) -> None:
-        """Work on these; the leases are taken when it is their turn. What is in work here is looked at once more."""
+        """Somebody rang: look for what is next, whichever batch it was rung for."""
         with self._room:
             self._reserved = max(0, self._reserved - len(batch_ids))
-        for id_ in dict.fromkeys(batch_ids):
-            if id_ in self.tasks:
-                # It may be past its last look at the row, and about to give it up.
-                self._again.add(id_)
-            elif id_ not in self._waiting:
-                self._waiting.append(id_)
+            self._room.notify_all()
+        self._is_rung = True
         self._start()
 
     def close_door(self) -> None:
         """Take nothing more and send waiting threads home. What has not begun is rung again by the sweeper."""
         with self._room:
             self._open = False
-            self._waiting.clear()
-            self._again.clear()
             self._room.notify_all()
 
     async def drain(self, grace_s: float) -> int:
-        """Wait for what is in work; after grace_s cut what is left. Returns how many were cut."""
-        left = set(self.tasks.values())
+        """Take nothing more and wait for what is in work; after grace_s cut what is left. Returns how many were cut."""
+        self.close_door()
+        left = set(self.tasks)
         if left:
             _, left = await asyncio.wait(left, timeout=grace_s)
-        self._again.clear()
         for task in left:
             task.cancel()
         if left:
@@ -92,41 +93,72 @@ class Batches:
         return len(left)
 
     def _start(self) -> None:
-        while self._open and self._waiting and len(self.tasks) < self._most:
-            id_ = self._waiting.popleft()
-            self.tasks[id_] = asyncio.create_task(self._tend(id_))
+        if self._open and len(self.tasks) < self._most:
+            self.tasks.add(asyncio.create_task(self._turn()))
 
-    async def _tend(self, id_: UUID) -> None:
+    async def _turn(self) -> None:
+        """One place: look for a batch, work on it, and let the next turn begin."""
+        found = None
+        try:
+            # Whoever rings from here on may ring for what this look does not see.
+            self._is_rung = False
+            found = await self._next()
+            if found is not None:
+                self._start()
+                await self._tend(found)
+        except Exception as error:  # the sweeper rings again
+            known = None if is_down(error) else error
+            logger.warning("batches_not_found", error=type(error).__name__, exc_info=known)
+        finally:
+            self.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if found is not None or self._is_rung:
+                self._start()
+            with self._room:
+                self._room.notify_all()
+
+    async def _next(self) -> Batch | None:
+        """The next batch by turns, leased."""
+        lease_s, served = self._rt.settings.lease_s, list(self._served)
+        async with self._rt.db.hot_statement() as tx:
+            found = await batches.lease_next(tx, worker=self._worker, lease_s=lease_s, served=served)
+        if found is not None:
+            self._served.pop(found.team_id, None)
+            self._served[found.team_id] = None
+            if len(self._served) > MOST_SERVED:
+                del self._served[next(iter(self._served))]
+        return found
+
+    async def _tend(self, batch: Batch) -> None:
         give_up = batches.release
         try:
-            await self._worked(id_)
+            if not await self._worked(batch):
+                give_up = batches.put_off
         except Exception as error:  # the row is as it was: whoever has the lease next repeats it
             known = None if is_down(error) else error
-            logger.warning("batch_waits", batch=ids.batch(id_), error=type(error).__name__, exc_info=known)
+            logger.warning("batch_waits", batch=ids.batch(batch.id), error=type(error).__name__, exc_info=known)
             give_up = batches.put_off
         finally:
             with suppress(Exception):
                 async with self._rt.db.hot_statement() as tx:
-                    await give_up(tx, id_, worker=self._worker)
-            self.tasks.pop(id_, None)
-            if id_ in self._again:
-                self._again.remove(id_)
-                self._waiting.append(id_)
-            self._start()
-            with self._room:
-                self._room.notify_all()
+                    await give_up(tx, batch.id, worker=self._worker)
 
-    async def _worked(self, id_: UUID) -> None:
-        """Do what the status says, and again what it says then: a batch that was cancelled is to be finished."""
+    async def _worked(self, batch: Batch) -> bool:
+        """Do what the status says, and again what it says then: a batch that was cancelled is to be finished.
+
+        False when it stands where it stood: then it is not to be the next again at once.
+        """
+        found: Batch | None = batch
         done: set[str] = set()
-        while (batch := await self._leased(id_)) is not None and batch.status not in done:
-            done.add(batch.status)
-            renewer = asyncio.create_task(self._renew(id_, asyncio.current_task()))
+        while found is not None and found.status not in done:
+            done.add(found.status)
+            renewer = asyncio.create_task(self._renew(batch.id, asyncio.current_task()))
             try:
-                await self._step(batch)
+                await self._step(found)
             finally:
                 renewer.cancel()
             tasks.raise_lost_cancel()
+            found = await self._leased(batch.id)
+        return found is None
 
     async def _step(self, batch: Batch) -> None:
         if batch.status != BatchStatus.VALIDATING:
@@ -159,10 +191,13 @@ class Batches:
             await asyncio.sleep(lease_s / 3)
             try:
                 async with self._rt.db.hot_statement() as tx:
-                    is_ours = await batches.renew(tx, id_, worker=self._worker, lease_s=lease_s)
+                    if await batches.renew(tx, id_, worker=self._worker, lease_s=lease_s):
+                        continue
+                    is_anothers = await batches.is_anothers(tx, id_, worker=self._worker)
             except Exception as error:  # noqa: BLE001 - tried again; the commit asks whether the lease is still ours
                 logger.warning("batch_renew_failed", batch=ids.batch(id_), error=type(error).__name__)
                 continue
-            if not is_ours and work is not None:
+            # Else it is nobody's: it was accepted or ended right here, and the work has only to say so.
+            if is_anothers and work is not None:
                 work.cancel()
-                return
+            return

@@ -7,16 +7,18 @@ Relied on: `timeout=0` means no sleep in the inner consumer; the list key `names
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import redis
-from dramatiq import Consumer, Message, MessageProxy
+from dramatiq import Consumer, DecodeError, Message, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 
-from shared import redis_keys
+from shared import log, redis_keys
 from shared.queue import connect
+
+logger = log.get(__name__)
 
 PATIENCE_S = 1
 NO_ROOM_S = 0.020
@@ -89,10 +91,10 @@ class WakefulConsumer(Consumer):
 
     def close(self) -> None:
         """Put back what was fetched and not handed out yet."""
-        fetched = [MessageProxy(Message.decode(data)) for data in self._inner.message_cache if data is not None]
+        fetched = [data for data in self._inner.message_cache if data is not None]
         self._inner.message_cache = []
         with suppress(redis.RedisError):  # Dramatiq's maintenance puts it back later
-            self._inner.requeue(fetched)
+            self._inner.requeue(list(_readable(fetched)))
         self._inner.close()
 
     def _wait(self) -> None:
@@ -108,3 +110,12 @@ class WakefulConsumer(Consumer):
     def _free(self) -> None:
         if self._inner.outstanding_message_count <= self._prefetch // 2:
             self._freed.set()
+
+
+def _readable(fetched: Iterable[bytes]) -> Iterator[MessageProxy]:
+    """What is no message of ours is left where it is: nobody takes it before this process has ended."""
+    for data in fetched:
+        try:
+            yield MessageProxy(Message.decode(data))
+        except DecodeError:
+            logger.warning("undecodable_message_left")

@@ -2,23 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from shared import calls, clock, closing, limits, log, provider_slowdowns, waiting_calls
+from shared import clock, closing, ending, limits, log, provider_slowdowns
+from shared.attempt_reports import Report
 from shared.calls import Claimed
-from shared.closing import Report
-from shared.db import Tx, is_down, one_to_blame
-from shared.group_commit import GroupCommit
-from shared.limits import Limits
+from shared.db import is_down
+from shared.ids import Fence
 from shared.messages import RunCalls
 from shared.runtime import Runtime
 from shared.states import CallState, Outcome
-from shared.team_queue import RUNG_DIRECTLY
+from shared.team_commit import TeamCommit
 from workers import reports
+from workers.call_claims import CallClaims
 from workers.circuits import Circuits
-from workers.pool import Fence
 from workers.provider import Answer, Provider, ProviderError
 from workers.relay import Relay
 from workers.retry import RATE_LIMITED
@@ -34,6 +34,14 @@ CLOSE_RETRIES_S = (0.1, 0.2, 0.5, 1, 1, 2, 2, 5, 5, 10, 10, 20, 30, 30)
 """A result in hand is worth waiting for the database: about two minutes."""
 
 
+@dataclass(eq=False)
+class _Asked:
+    """Calls that are being claimed, and those of them that were cancelled meanwhile."""
+
+    ids: frozenset[UUID]
+    cancelled: set[UUID] = field(default_factory=set)
+
+
 class Calls:
     """The calls this process holds: who they are, what they ask, and why one was stopped."""
 
@@ -41,33 +49,46 @@ class Calls:
         self._rt = rt
         self._provider = provider
         self._worker = worker
-        self._claims: GroupCommit[Sequence[UUID], list[Claimed]] = GroupCommit(self._claim_group)
-        self._limited_claims: GroupCommit[Sequence[UUID], list[Claimed]] = GroupCommit(
-            self._claim_limited, alone=one_to_blame
-        )
-        self._nexts: GroupCommit[str, None] = GroupCommit(self._ring_next)
-        self._closes: GroupCommit[Report, bool] = GroupCommit(self._close_group, alone=one_to_blame)
-        self._line_closes: GroupCommit[Report, bool] = GroupCommit(
-            self._close_group, most=MOST_LINES_CLOSED, alone=one_to_blame
+        self._closes: TeamCommit[Report, bool] = TeamCommit(self._close_group, patient=rt.db.patient)
+        self._line_closes: TeamCommit[Report, bool] = TeamCommit(
+            self._close_group, patient=rt.db.patient, most=MOST_LINES_CLOSED
         )
         self._circuits = Circuits(rt)
+        self._claims = CallClaims(rt, self._circuits, worker)
         self._streams = Chunkwriter(rt, self.stop)
         self._asking: dict[Fence, asyncio.Task[Answer]] = {}
         self._stopped: dict[Fence, str] = {}
+        self._being_claimed: set[_Asked] = set()
+        self._leased_at: dict[Fence, float] = {}
         self._told: dict[tuple[str | None, str | None], float] = {}
         self.held: set[Fence] = set()
         """Every lease this process has; read by the renewer's thread."""
 
-    async def claim(self, call_ids: Sequence[UUID]) -> list[Claimed]:
-        """Take calls under a lease; one bell rung twice takes nothing the second time."""
-        claimed = await self._claims.add(call_ids)
-        self.held.update(call.fence for call in claimed)
-        left = set(call_ids) - {call.id for call in claimed}
-        if left:
-            limited = await self._claimed_as_limited(list(left))
-            self.held.update(call.fence for call in limited)
-            claimed = [*claimed, *limited]
-        return claimed
+    async def claim(
+        self, call_ids: Sequence[UUID], start: Callable[[Claimed], object] = lambda _: None
+    ) -> list[Claimed]:
+        """Take calls under a lease; one bell rung twice takes nothing the second time.
+
+        start: told of each call the moment it is won; others of the bell may have to wait for their team.
+        Returns all that were won.
+        """
+        asked, won = _Asked(frozenset(call_ids)), list[Claimed]()
+
+        def win(calls: Sequence[Claimed], asked_at: float) -> None:
+            won.extend(calls)
+            for call in calls:
+                self.held.add(call.fence)
+                self._leased_at[call.fence] = asked_at
+                if call.id in asked.cancelled:
+                    self.stop(call.fence, "cancelled")
+                start(call)
+
+        self._being_claimed.add(asked)
+        try:
+            await self._claims.claim(call_ids, win)
+        finally:
+            self._being_claimed.discard(asked)
+        return won
 
     async def run(self, call: Claimed) -> None:
         """Ask the provider and close the attempt, whatever happens."""
@@ -75,24 +96,29 @@ class Calls:
         try:
             report = await self._attempt(call, relay, began)
             if relay is not None:
-                await relay.recorded()
+                # A mistake of ours is in the report already.
+                with suppress(Exception):
+                    await relay.recorded()
             if report is not None:
                 if relay is not None and report.state == CallState.COMPLETED:
                     report = replace(report, chunks=relay.last)
                 _log_failure(call, report)
-                mine = await self._close(report, batched=call.batched)
+                mine = await self._close(report, call)
                 if relay is not None and mine and report.state != CallState.PENDING:
                     await self._streams.end(relay, report, provider=call.provider)
                 if report.outcome == Outcome.SUCCEEDED:
                     await self._circuits.answered(call, began)
-                await self._settle_tokens(call, report)
+                # Who has the call now holds the reservation; what was cancelled nobody has.
+                if mine or self._stopped.get(call.fence) == "cancelled":
+                    await self._settle_tokens(call, report)
             if call.probed_at is not None:
                 await self._circuits.release(call)
         finally:
             self.held.discard(call.fence)
             self._stopped.pop(call.fence, None)
+            self._leased_at.pop(call.fence, None)
         if call.max_parallel_calls is not None:
-            await self._nexts.add(call.team_id)
+            await self._claims.ended(call.team_id)
 
     def stop(self, fence: Fence, reason: str) -> None:
         """Close a running call's provider connection.
@@ -107,12 +133,17 @@ class Calls:
             asking.cancel()
 
     def cancel(self, call_ids: Collection[UUID]) -> None:
-        """Stop those of these calls that run here."""
+        """Stop those of these calls that run here, or are about to."""
+        for asked in self._being_claimed:
+            asked.cancelled.update(asked.ids.intersection(call_ids))
         for fence in [fence for fence in self.held if fence[0] in call_ids]:
             self.stop(fence, "cancelled")
 
     async def _attempt(self, call: Claimed, relay: Relay | None, started: float) -> Report | None:
         settings = self._rt.settings
+        if started - self._leased_at.get(call.fence, started) > settings.lease_s:
+            # This process stood still: the lease has run out before anything was asked.
+            return None
         if relay is not None and call.number > 1 and await self._streams.was_heard(call):
             heard = ProviderError("stream_interrupted", outcome=Outcome.FAILED, again="never")
             return self._failed(call, heard, None, left_s=0)
@@ -145,6 +176,8 @@ class Calls:
             return asking.result()
         asking.cancel()
         await asyncio.wait({asking}, timeout=1)
+        if asking.done() and not asking.cancelled() and asking.exception() is None:
+            return asking.result()
         raise timed_out(call, self._rt.settings.provider_timeout_s)
 
     def _stopped_report(self, call: Claimed, asking: asyncio.Task[Answer], relay: Relay | None) -> Report | None:
@@ -182,12 +215,12 @@ class Calls:
             else:
                 logger.warning("slowdown_not_recorded", provider=call.provider, error=type(failure).__name__)
 
-    async def _close(self, report: Report, *, batched: bool) -> bool:
+    async def _close(self, report: Report, call: Claimed) -> bool:
         """Whether the attempt still held its call."""
-        closes = self._line_closes if batched else self._closes
+        closes = self._line_closes if call.batched else self._closes
         for wait_s in CLOSE_RETRIES_S:
             try:
-                mine = await closes.add(report)
+                mine = await closes.add(report, call.team_id)
             except Exception as error:
                 if not is_down(error):
                     logger.exception("close_failed", call_id=str(report.call_id), attempt=report.number)
@@ -198,7 +231,7 @@ class Calls:
                 logger.warning("close_waits", call_id=str(report.call_id), error=type(error).__name__)
                 await asyncio.sleep(wait_s)
             else:
-                self._ring_retry(report, mine=mine, batched=batched)
+                self._ring_retry(report, mine=mine, batched=call.batched)
                 return mine
         logger.error("close_given_up", call_id=str(report.call_id), attempt=report.number)
         return False
@@ -207,9 +240,7 @@ class Calls:
         """The token limit reserved an estimate; what the call really used takes its place."""
         if report.state == CallState.PENDING:
             return
-        subjects = [Limits(team_id=call.team_id, rpm=None, tpm=call.tpm_limit)]
-        if call.key_id is not None:
-            subjects.append(Limits(team_id=call.team_id, key_id=call.key_id, rpm=None, tpm=call.key_tpm_limit))
+        subjects = limits.subjects(call.team_id, call.key_id, tpm=call.tpm_limit, key_tpm=call.key_tpm_limit)
         used = report.usage.prompt_tokens + report.usage.completion_tokens
         await limits.settle_tokens(self._rt.redis, subjects, str(call.id), used)
 
@@ -221,67 +252,11 @@ class Calls:
             bell = RunCalls(ids=(report.call_id,))
             asyncio.get_running_loop().call_later(report.retry_in_s or 0, self._rt.ring, bell)
 
-    async def _claim_group(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
-        wanted = [call_id for ids in group for call_id in ids]
-        async with self._rt.db.hot_statement() as tx:
-            won = await self._claimed(tx, wanted)
-        return _shared_out(won, group)
-
-    async def _claimed_as_limited(self, call_ids: Sequence[UUID]) -> list[Claimed]:
-        """Those that only `max_parallel_calls` kept from being claimed; trouble with them is no other call's."""
-        try:
-            return await self._limited_claims.add(call_ids)
-        except Exception as error:
-            if not is_down(error):
-                logger.exception("limited_claim_failed")
-            logger.warning("limited_claim_waits", error=type(error).__name__, calls=len(call_ids))
-            return []
-
-    async def _claim_limited(self, group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
-        """Claim as many as the limits of their teams have room for; the others wait for their turn again."""
-        wanted = [call_id for ids in group for call_id in ids]
-        async with self._rt.db.hot_statement() as tx:
-            wanted = await waiting_calls.limited(tx, wanted)
-        if not wanted:
-            return [[] for _ in group]
-        async with self._rt.db.hot_transaction() as tx:
-            teams = await waiting_calls.lock_limited(tx, wanted)
-            fitting = await waiting_calls.fitting(tx, wanted, teams)
-            won = await self._claimed(tx, fitting, locked_teams=teams)
-        return _shared_out(won, group)
-
-    async def _claimed(self, tx: Tx, call_ids: Sequence[UUID], *, locked_teams: Collection[str] = ()) -> list[Claimed]:
-        """Those that are won, each at a candidate that may be asked."""
-        around, lease_s = await self._circuits.any_open(tx), self._rt.settings.lease_s
-        return await calls.claim(
-            tx, call_ids, lease_s=lease_s, worker=self._worker, locked_teams=locked_teams, around=around
-        )
-
-    async def _ring_next(self, team_ids: Sequence[str]) -> list[None]:
-        """Calls of these limited teams ended: what they held back is rung at once, the dispatcher is the net."""
-        try:
-            async with self._rt.db.hot_statement() as tx:
-                following = await waiting_calls.next_of(tx, set(team_ids), most=RUNG_DIRECTLY)
-        except Exception as error:
-            if not is_down(error):
-                raise
-            logger.warning("ring_next_failed", error=type(error).__name__)
-        else:
-            self._rt.ring(RunCalls(ids=tuple(following)))
-        return [None] * len(team_ids)
-
-    async def _close_group(self, group: Sequence[Report]) -> list[bool | Exception]:
-        async with self._rt.db.hot_transaction() as tx:
+    async def _close_group(self, group: Sequence[Report], lock_s: float | None) -> list[bool | Exception]:
+        async with self._rt.db.hot_transaction(lock_s=lock_s) as tx:
             aftermath = await closing.close_attempts(tx, group, now=clock.now())
-        for message in aftermath.messages():
-            self._rt.ring(message)
+        ending.ring(self._rt, aftermath)
         return [report.fence in aftermath.mine for report in group]
-
-
-def _shared_out(won: Sequence[Claimed], group: Sequence[Sequence[UUID]]) -> list[list[Claimed]]:
-    """What was claimed, to those who asked for it."""
-    claimed = {call.id: call for call in won}
-    return [[claimed.pop(call_id) for call_id in ids if call_id in claimed] for ids in group]
 
 
 def timed_out(call: Claimed, provider_timeout_s: float) -> ProviderError:

@@ -21,7 +21,7 @@ LOOKS_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Observation:
     """How an attempt at a target ended. began: monotonic time."""
 
     target: Target
@@ -55,11 +55,11 @@ class Circuits:
 
     def __init__(self, rt: Runtime) -> None:
         self._rt = rt
-        self._tellings: GroupCommit[Told, None] = GroupCommit(self._tell_group)
+        self._observations: GroupCommit[Observation, None] = GroupCommit(self._record_group)
         self._known: dict[Target, float | None] = {}
         """Targets with failures: the monotonic time until which they are open, None: closed."""
         self._failing: Counter[Target] = Counter()
-        """Failures that are being written. Not answers: each would have the next one told, for ever."""
+        """Failures that are being written. Not answers: each would have the next one recorded, for ever."""
         self._looked_at = -LOOKS_S
 
     async def any_open(self, tx: Tx) -> bool:
@@ -81,7 +81,7 @@ class Circuits:
         if until is None or until <= time.monotonic():
             self._failing[target] += 1
             try:
-                await self._tell(Told(target=target, began=began, is_failure=True))
+                await self._record(Observation(target=target, began=began, is_failure=True))
             finally:
                 self._failing -= Counter([target])
 
@@ -89,10 +89,10 @@ class Circuits:
         """Close the circuit, and forget its failures, where there are any."""
         target = target_of(call)
         if target is not None and (target in self._known or target in self._failing):
-            await self._tell(Told(target=target, began=began, is_failure=False))
+            await self._record(Observation(target=target, began=began, is_failure=False))
 
     async def release(self, call: Claimed) -> None:
-        """A probe has ended: where that told nothing, the next call is one."""
+        """A probe has ended: where that said nothing, the next call is one."""
         target = target_of(call)
         if target is None or call.probed_at is None:
             return
@@ -102,13 +102,13 @@ class Circuits:
         except Exception as error:  # noqa: BLE001 - see the class
             self._missed(target, error)
 
-    async def _tell(self, told: Told) -> None:
+    async def _record(self, seen: Observation) -> None:
         try:
-            await self._tellings.add(told)
+            await self._observations.add(seen)
         except Exception as error:  # noqa: BLE001 - see the class
-            self._missed(told.target, error)
+            self._missed(seen.target, error)
 
-    async def _tell_group(self, group: Sequence[Told]) -> list[None]:
+    async def _record_group(self, group: Sequence[Observation]) -> list[None]:
         """One statement for all that failed and one for all that answered, however many they were."""
         failed, answered = folded(group, now=time.monotonic())
         async with self._rt.db.hot_statement() as tx:
@@ -138,15 +138,15 @@ class Circuits:
             logger.error("circuit_not_recorded", exc_info=error, **_named(target))
 
 
-def folded(group: Sequence[Told], *, now: float) -> tuple[list[Failed], list[Answered]]:
+def folded(group: Sequence[Observation], *, now: float) -> tuple[list[Failed], list[Answered]]:
     """What these come to, in order of their ends: failures in a row since a target was last answered, and answers."""
     in_row: dict[Target, int] = {}
     failed: dict[Target, float] = {}
     answered: dict[Target, float] = {}
-    for told in group:
-        began = failed if told.is_failure else answered
-        began[told.target] = max(told.began, began.get(told.target, told.began))
-        in_row[told.target] = in_row.get(told.target, 0) + 1 if told.is_failure else 0
+    for seen in group:
+        began = failed if seen.is_failure else answered
+        began[seen.target] = max(seen.began, began.get(seen.target, seen.began))
+        in_row[seen.target] = in_row.get(seen.target, 0) + 1 if seen.is_failure else 0
     return (
         [Failed(target, in_row[target], now - began) for target, began in failed.items()],
         [Answered(target, now - began) for target, began in answered.items()],

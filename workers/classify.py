@@ -110,9 +110,9 @@ def _ruling(links: list[BaseException], exchange: Exchange, status: int | None) 
     return "provider_timeout" if timed_out else "provider_error", "same", Outcome.UNKNOWN
 
 
-def _answered(status: int, told: Iterable[str], names: Iterable[str]) -> Ruling:
-    """told: the words of the provider's error. names: of the classes of the library's."""
-    codes = set(told)
+def _answered(status: int, provider_codes: Iterable[str], names: Iterable[str]) -> Ruling:
+    """provider_codes: the words of the provider's error. names: of the classes of the library's."""
+    codes = set(provider_codes)
     if codes & QUOTA_CODES or status in {401, 402, 403}:
         return "provider_auth", "next"
     if status == 429:

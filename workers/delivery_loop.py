@@ -15,10 +15,10 @@ from shared import clock, delivery_queues, ids, log
 from shared.db import is_down
 from shared.deliveries import Delivery
 from shared.delivery_queues import Known
+from shared.ids import Fence
 from shared.runtime import Runtime
-from workers import claims, webhooks
-from workers.delivery_room import Line, Pace, Room
-from workers.pool import Fence
+from workers import delivery_claims, webhooks
+from workers.delivery_room import KnownQueue, Pace, Room
 from workers.queue_turns import QueueTurns
 from workers.webhooks import Deliverer
 
@@ -35,7 +35,7 @@ SLOW_S = 1.0
 WEIGHT = 0.3
 """Of the newest attempt in what a queue's attempts typically take."""
 PAUSE_S = 0.5
-MOST_LINES = 50_000
+MOST_QUEUES_KNOWN = 50_000
 
 
 class DeliveryLoop:
@@ -46,10 +46,10 @@ class DeliveryLoop:
         self._by = by
         self._worker = worker
         self._room = Room(rt.settings.deliveries_in_flight)
-        self._lines: dict[UUID, Line] = {}
+        self._queues: dict[UUID, KnownQueue] = {}
         self._rung: set[UUID] = set()
         self._turns = {pace: QueueTurns() for pace in Pace}
-        self._begun: dict[Fence, tuple[Line, float]] = {}
+        self._begun: dict[Fence, tuple[KnownQueue, float]] = {}
         self._open = True
         self._runner: asyncio.Task[None] | None = None
         self.tasks: dict[Fence, asyncio.Task[None]] = {}
@@ -97,7 +97,7 @@ class DeliveryLoop:
         """Claim for as long as there is room and somebody's turn; whatever changes either calls `_go` again."""
         while self._open and self._has_more():
             try:
-                await self._line_up()
+                await self._take_rung()
                 picked = self._picked()
                 if picked:
                     await self._claim(picked)
@@ -107,12 +107,12 @@ class DeliveryLoop:
                 _log(error)
                 await asyncio.sleep(PAUSE_S)
 
-    async def _line_up(self) -> None:
+    async def _take_rung(self) -> None:
         """Give the queues that were rung their place among the turns; of many new ones some wait for the next time."""
         rung, self._rung = self._rung, set()
         unknown = []
         for id_ in rung:
-            if id_ in self._lines:
+            if id_ in self._queues:
                 self._ready(id_)
             else:
                 unknown.append(id_)
@@ -135,15 +135,15 @@ class DeliveryLoop:
             self._ready(known.id)
 
     def _know(self, known: Known) -> None:
-        if len(self._lines) >= MOST_LINES:
-            self._lines = {id_: line for id_, line in self._lines.items() if line.in_flight}
-        if known.id not in self._lines:
-            self._lines[known.id] = Line(id=known.id, team_id=known.team_id)
+        if len(self._queues) >= MOST_QUEUES_KNOWN:
+            self._queues = {id_: queue for id_, queue in self._queues.items() if queue.in_flight}
+        if known.id not in self._queues:
+            self._queues[known.id] = KnownQueue(id=known.id, team_id=known.team_id)
 
     def _ready(self, id_: UUID) -> None:
-        line = self._lines.get(id_)
-        if line is not None:
-            self._turns[line.pace].add(line.team_id, id_)
+        queue = self._queues.get(id_)
+        if queue is not None:
+            self._turns[queue.pace].add(queue.team_id, id_)
 
     def _has_more(self) -> bool:
         return bool(self._rung) or any(self._turns.values())
@@ -163,73 +163,76 @@ class DeliveryLoop:
             id_ = self._turns[pace].next(lambda team_id: room.free_of(team_id) > 0) if room.free(pace) else None
             if id_ is None:
                 break
-            line = self._lines.get(id_)
-            if line is None or line.pace != pace:
+            queue = self._queues.get(id_)
+            if queue is None or queue.pace != pace:
                 self._rung.add(id_)
             elif id_ not in picked:
-                picked[id_] = min(QUANTUM, room.free(pace), room.free_of(line.team_id))
-                room.take(line, picked[id_])
+                picked[id_] = min(QUANTUM, room.free(pace), room.free_of(queue.team_id))
+                room.take(queue, picked[id_])
 
     def _find_slow(self) -> None:
         """A queue is slow as soon as one of its attempts is: nobody waits for its timeout to learn that."""
         now = clock.monotonic()
-        for line, begun in self._begun.values():
+        for queue, begun in self._begun.values():
             if now - begun < SLOW_S:
                 return
-            if line.pace != Pace.SLOW:
-                line.typical_s = max(line.typical_s, now - begun)
-                self._room.mark(line, Pace.SLOW)
+            if queue.pace != Pace.SLOW:
+                queue.typical_s = max(queue.typical_s, now - begun)
+                self._room.mark(queue, Pace.SLOW)
 
     async def _claim(self, picked: dict[UUID, int]) -> None:
+        ended = {id_: self._queues[id_].ended for id_ in picked}
         for id_ in picked:
-            self._lines[id_].waits = False
+            self._queues[id_].waits = False
         try:
-            claim = await claims.claim(self._rt, picked, self._worker)
+            claim = await delivery_claims.claim(self._rt, picked, self._worker)
         except BaseException:
             self._rung.update(picked)
             raise
         for delivery in claim.deliveries:
             self._start(delivery)
         for id_, wait_s in claim.again.items():
-            line = self._lines[id_]
-            if wait_s is None:
-                line.waits = line.in_flight > 0
-            elif wait_s == 0:
+            queue = self._queues[id_]
+            # Full, says the claim; an attempt that ended while it was under way may have been counted.
+            if wait_s == 0 or (wait_s is None and queue.ended > ended[id_]):
                 self._ready(id_)
+            elif wait_s is None:
+                queue.waits = queue.in_flight > 0
             else:
-                if line.alarm is not None:
-                    line.alarm.cancel()
-                line.alarm = asyncio.get_running_loop().call_later(wait_s, self._ring_again, id_)
+                if queue.alarm is not None:
+                    queue.alarm.cancel()
+                queue.alarm = asyncio.get_running_loop().call_later(wait_s, self._ring_again, id_)
 
     def _ring_again(self, *ids: UUID) -> None:
         self._rung.update(ids)
         self._go()
 
     def _start(self, delivery: Delivery) -> None:
-        line = self._lines[delivery.queue_id]
-        line.in_flight += 1
-        self._room.take(line, 1)
-        self._begun[delivery.fence] = (line, clock.monotonic())
-        self.tasks[delivery.fence] = asyncio.create_task(self._guarded(delivery, line))
+        queue = self._queues[delivery.queue_id]
+        queue.in_flight += 1
+        self._room.take(queue, 1)
+        self._begun[delivery.fence] = (queue, clock.monotonic())
+        self.tasks[delivery.fence] = asyncio.create_task(self._guarded(delivery, queue))
 
-    async def _guarded(self, delivery: Delivery, line: Line) -> None:
+    async def _guarded(self, delivery: Delivery, queue: KnownQueue) -> None:
         try:
             await webhooks.deliver(self._by, delivery)
         except Exception:
             logger.exception("delivery_failed", delivery_id=ids.prefixed("dlv", delivery.id))
         finally:
-            self._end(delivery.fence, line)
+            self._end(delivery.fence, queue)
 
-    def _end(self, fence: Fence, line: Line) -> None:
+    def _end(self, fence: Fence, queue: KnownQueue) -> None:
         _, begun = self._begun.pop(fence)
         del self.tasks[fence]
-        line.in_flight -= 1
-        self._room.take(line, -1)
-        line.typical_s += WEIGHT * (clock.monotonic() - begun - line.typical_s)
-        self._room.mark(line, Pace.SLOW if line.typical_s > SLOW_S else Pace.QUICK)
-        if line.waits:
-            line.waits = False
-            self._ready(line.id)
+        queue.in_flight -= 1
+        queue.ended += 1
+        self._room.take(queue, -1)
+        queue.typical_s += WEIGHT * (clock.monotonic() - begun - queue.typical_s)
+        self._room.mark(queue, Pace.SLOW if queue.typical_s > SLOW_S else Pace.QUICK)
+        if queue.waits:
+            queue.waits = False
+            self._ready(queue.id)
         if self._has_more():
             self._go()
 

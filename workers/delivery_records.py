@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shared import clock, deliveries, delivery_queues, endpoint_health, ids, log, outbox
-from shared.db import Tx, is_down, one_to_blame
+from shared.db import Tx, is_down
 from shared.deliveries import Delivery, Result
 from shared.delivery_queues import Said
-from shared.endpoint_health import Outcome
-from shared.group_commit import GroupCommit
+from shared.ids import Fence
 from shared.messages import Deliver
 from shared.runtime import Runtime
 from shared.states import DeliveryState
-from workers.pool import Fence
+from shared.team_commit import TeamCommit
+from shared.webhook_facts import Attempted
 
 logger = log.get(__name__)
 
@@ -24,7 +24,7 @@ receivers know it by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class EndedAttempt:
     """An attempt that ended. gone: the receiver said 410."""
 
     delivery: Delivery
@@ -37,16 +37,16 @@ class Records:
 
     def __init__(self, rt: Runtime) -> None:
         self._rt = rt
-        self._group: GroupCommit[Ended, bool] = GroupCommit(self._commit, alone=one_to_blame)
+        self._group: TeamCommit[EndedAttempt, bool] = TeamCommit(self._commit, patient=rt.db.patient)
 
-    async def add(self, ended: Ended) -> bool:
+    async def add(self, ended: EndedAttempt) -> bool:
         """Whether the delivery was still this attempt's to record. Waits for a database that is away, for a while.
 
         What cannot be recorded with all the receiver said is recorded without it: else it would be sent for ever.
         """
         for _ in range(TRIES - 1):
             try:
-                return await self._group.add(ended)
+                return await self._group.add(ended, ended.delivery.team_id)
             except Exception as error:  # noqa: BLE001 - the last try raises
                 logger.warning(
                     "record_failed", delivery_id=ids.prefixed("dlv", ended.delivery.id), error=type(error).__name__
@@ -55,16 +55,16 @@ class Records:
                     await asyncio.sleep(AGAIN_S)
                 else:
                     ended = replace(ended, result=_short(ended.result))
-        return await self._group.add(ended)
+        return await self._group.add(ended, ended.delivery.team_id)
 
-    async def _commit(self, group: Sequence[Ended]) -> list[bool | Exception]:
+    async def _commit(self, group: Sequence[EndedAttempt], lock_s: float | None) -> list[bool | Exception]:
         now = clock.now()
-        async with self._rt.db.hot_transaction() as tx:
+        async with self._rt.db.hot_transaction(lock_s=lock_s) as tx:
             late = await _late(tx, group)
             tries = await deliveries.record(tx, [_result(e, is_late=e.delivery.fence in late) for e in group])
             counted = [ended for ended in group if ended.delivery.fence not in late]
             await delivery_queues.tell(tx, said(counted))
-            outcomes = [_outcome(e, tries[e.delivery.fence]) for e in counted if e.delivery.fence in tries]
+            outcomes = [_attempted(e, tries[e.delivery.fence]) for e in counted if e.delivery.fence in tries]
             events = await endpoint_health.count(
                 tx, outcomes, now=now, disable_after_s=self._rt.settings.webhook_disable_after_s
             )
@@ -74,7 +74,7 @@ class Records:
         return [ended.delivery.fence in tries for ended in group]
 
 
-async def _late(tx: Tx, group: Sequence[Ended]) -> set[Fence]:
+async def _late(tx: Tx, group: Sequence[EndedAttempt]) -> set[Fence]:
     """Attempts that say nothing of an endpoint as it is: its URL was changed meanwhile, or it was enabled anew.
 
     Nobody is asked about endpoints that took all they were sent.
@@ -90,14 +90,14 @@ async def _late(tx: Tx, group: Sequence[Ended]) -> set[Fence]:
     return late
 
 
-def _result(ended: Ended, *, is_late: bool) -> Result:
+def _result(ended: EndedAttempt, *, is_late: bool) -> Result:
     """That a URL of before is gone ends no delivery: it goes to the one of now."""
     return (
         replace(ended.result, state=DeliveryState.FAILING, retry_in_s=0.0) if ended.gone and is_late else ended.result
     )
 
 
-def said(group: Sequence[Ended]) -> list[Said]:
+def said(group: Sequence[EndedAttempt]) -> list[Said]:
     """What these attempts, in the order they ended, say about their queues. Tests and our own mistakes say nothing."""
     told: dict[object, Said] = {}
     for ended in group:
@@ -123,9 +123,9 @@ def _short(result: Result) -> Result:
     )
 
 
-def _outcome(ended: Ended, attempt_count: int) -> Outcome:
+def _attempted(ended: EndedAttempt, attempt_count: int) -> Attempted:
     delivery, result = ended.delivery, ended.result
-    return Outcome(
+    return Attempted(
         delivery_id=delivery.id,
         event_id=delivery.event_id,
         event_type=delivery.event_type,

@@ -1,7 +1,7 @@
 """A unit's room for deliveries, and who may have how much of it.
 
 all of it          queues whose attempts were quick lately
-three quarters     those and none of whose attempts has ended here yet, with the slow ones
+three quarters     slow queues and those new to this unit (none of their attempts has ended here)
 half               the slow ones
 a quarter, or 50   a team
 """
@@ -23,9 +23,10 @@ class Pace(StrEnum):
 
 
 @dataclass(slots=True)
-class Line:
+class KnownQueue:
     """A queue as this unit knows it. waits: it may have more, to be looked at when one of its attempts ends.
 
+    ended: how many of its attempts have, so far.
     alarm: when it is looked at again by itself; one at a time, however often it is rung meanwhile.
     """
 
@@ -34,6 +35,7 @@ class Line:
     pace: Pace = Pace.NEW
     typical_s: float = 0.0
     in_flight: int = 0
+    ended: int = 0
     waits: bool = False
     alarm: asyncio.TimerHandle | None = None
 
@@ -68,15 +70,15 @@ class Room:
         """How many more a team may have under way."""
         return max(0, max(TEAM_LEAST, self.limit // 4) - self.by_team[team_id])
 
-    def take(self, line: Line, count: int) -> None:
+    def take(self, queue: KnownQueue, count: int) -> None:
         """So many more of this queue are under way; fewer when it is negative."""
-        self.by_pace[line.pace] += count
-        self.by_team[line.team_id] += count
-        if not self.by_team[line.team_id]:
-            del self.by_team[line.team_id]
+        self.by_pace[queue.pace] += count
+        self.by_team[queue.team_id] += count
+        if not self.by_team[queue.team_id]:
+            del self.by_team[queue.team_id]
 
-    def mark(self, line: Line, pace: Pace) -> None:
+    def mark(self, queue: KnownQueue, pace: Pace) -> None:
         """A queue turns out to be quick or slow, with all of it that is under way."""
-        self.by_pace[line.pace] -= line.in_flight
-        line.pace = pace
-        self.by_pace[pace] += line.in_flight
+        self.by_pace[queue.pace] -= queue.in_flight
+        queue.pace = pace
+        self.by_pace[pace] += queue.in_flight

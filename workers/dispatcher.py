@@ -2,7 +2,7 @@
 
 look ─► read the heads ─► choose by turns ─► take rate limits ─► mark ─► ring        calls first, then lines
 
-It runs in the one timer that leads and keeps in memory only what may be lost: whose turn it is and who is held. A crash
+It runs in the one timer that leads and keeps in memory only what may be lost: whose turn it is and who pauses. A crash
 between two steps loses nothing: what is marked and not rung is a lost bell, what a limit counted leaves it in a minute.
 """
 
@@ -62,7 +62,10 @@ class LineWindow:
 
 
 class Dispatcher:
-    """One leader's; a new one begins with nobody ahead and nobody held. pause_s: how long it rests before a `tick`."""
+    """One leader's; a new one begins with nobody ahead and nobody paused.
+
+    pause_s: how long it rests before a `tick`.
+    """
 
     def __init__(self, rt: Runtime) -> None:
         self._rt = rt
@@ -83,7 +86,7 @@ class Dispatcher:
         self._window.saw(seen.lines_rung)
         calls = await self._ring_calls(CALLS_WINDOW - seen.calls_rung) if seen.calls_wait else 0
         self._is_full = seen.lines_wait and seen.lines_rung >= self._window.size
-        lines = await self._lines_rung(self._window.size - seen.lines_rung) if seen.lines_wait else 0
+        lines = await self._ring_lines_apart(self._window.size - seen.lines_rung) if seen.lines_wait else 0
         least_s = self._rt.settings.dispatch_s
         is_busy = calls or lines or self._is_full
         self.pause_s = max(min(BUSY_S, least_s) if is_busy else least_s, RESTS * (clock.monotonic() - began))
@@ -97,15 +100,15 @@ class Dispatcher:
             async with self._rt.db.hot_transaction() as tx:
                 heads = await dispatching.waiting_calls(tx, room=room - total)
             chosen, is_cut = self._calls.choose(queues(heads), room - total)
-            rung = await self._marked(chosen)
-            self._calls.charge(rung)
+            rung = await self._mark(chosen)
+            self._calls.count(rung)
             self._rt.ring(RunCalls(ids=tuple(call.id for call in rung)))
             total += len(rung)
             if not is_cut:
                 break
         return total
 
-    async def _lines_rung(self, room: int) -> int:
+    async def _ring_lines_apart(self, room: int) -> int:
         """The same for lines, in whose trouble calls have no part."""
         if clock.monotonic() < self._lines_from:
             return 0
@@ -124,17 +127,17 @@ class Dispatcher:
         for _ in range(MOST_ROUNDS):
             if room <= total:
                 break
-            teams, keys = self._limits.held()
-            heads = await self._heads.read(room - total, teams=[*teams, *idle], keys=keys)
+            teams, keys = self._limits.paused()
+            paused = self._limits.paused_lines()
+            heads = await self._heads.read(room - total, teams=[*teams, *idle], keys=keys, lines=paused)
             self._is_full |= self._heads.waits_for_a_place
             # Who has nothing that may run takes no share of the next look.
             idle |= {head.team_id for head in heads if not head.calls}
             chosen, is_cut = self._lines.choose(queues(heads), room - total)
             admitted = await self._limits.take(chosen)
-            rung = await self._marked(admitted)
-            await self._limits.give_back({line.id for line in admitted} - {line.id for line in rung})
-            self._lines.charge(rung)
-            self._heads.charge(rung)
+            rung = await self._mark_taken(admitted)
+            self._lines.count(rung)
+            self._heads.count(rung)
             self._rt.ring(RunLines(ids=tuple(line.id for line in rung)))
             total += len(rung)
             if not chosen or (not is_cut and len(admitted) == len(chosen)):
@@ -142,7 +145,17 @@ class Dispatcher:
         self._window.rang(total)
         return total
 
-    async def _marked(self, chosen: Sequence[Waiting]) -> list[Waiting]:
+    async def _mark_taken(self, admitted: Sequence[Waiting]) -> list[Waiting]:
+        """The same for lines; what a limit counted for those that are not rung after all is given back."""
+        rung: list[Waiting] = []
+        try:
+            rung = await self._mark(admitted)
+        finally:
+            await self._limits.give_back({line.id for line in admitted} - {line.id for line in rung})
+        return rung
+
+    async def _mark(self, chosen: Sequence[Waiting]) -> list[Waiting]:
+        """Those of these that still waited; they count as rung from now on."""
         if not chosen:
             return []
         async with self._rt.db.hot_transaction() as tx:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
+from shared import estimate
 from shared.calls import Claimed
 from workers.answers import Tokens, Unreadable
 from workers.classify import request_id
@@ -30,7 +31,7 @@ def read(body: Any, call: Claimed, headers: Mapping[str, str]) -> Answer:
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         raise Unreadable
     by_index = {item.get("index", at): item.get("embedding") for at, item in enumerate(data)}
-    wanted = count(call.request["input"])
+    wanted = len(estimate.items(call.request["input"]))
     if len(data) != wanted or set(by_index) != set(range(wanted)):
         raise Unreadable
     tokens = Tokens()
@@ -42,12 +43,6 @@ def read(body: Any, call: Claimed, headers: Mapping[str, str]) -> Answer:
         usage=tokens.usage(call, 0),
         provider_request_id=request_id(httpx.Headers(dict(headers)), ()),
     )
-
-
-def count(given: Any) -> int:
-    """How many texts or lists of tokens a prompt or an input has: it may be one of them itself."""
-    is_one = isinstance(given, str) or (given and isinstance(given[0], int))
-    return 1 if is_one else len(given)
 
 
 def _floats(value: Any) -> Sequence[float]:

@@ -8,14 +8,14 @@ from shared.runtime import Runtime
 logger = log.get(__name__)
 
 NOTICES_EVERY_S = 10.0
-CLEAR_EVERY_S = 5.0
+DISCARD_EVERY_S = 5.0
 LIMITS_EVERY_S = 10.0
 STEP = 500
 MOST_STEPS = 40
 """Steps of one round: so many deliveries are discarded before other endpoints have their turn."""
 
 
-async def tell(rt: Runtime) -> int:
+async def warn_failing(rt: Runtime) -> int:
     """Record the notices that are due at 50, 70 and 90 % of the time after which an endpoint is disabled; how many."""
     after_s = rt.settings.webhook_disable_after_s
     async with rt.db.hot_transaction() as tx:
@@ -26,14 +26,14 @@ async def tell(rt: Runtime) -> int:
     return len(events)
 
 
-async def clear(rt: Runtime) -> int:
+async def discard_of_disabled(rt: Runtime) -> int:
     """Discard what waits for endpoints that were disabled or deleted, in steps; how many deliveries."""
     async with rt.db.hot_statement() as tx:
         found = await endpoint_health.to_clear(tx, limit=STEP)
-    return sum([await _clear(rt, endpoint) for endpoint in found])
+    return sum([await _discard(rt, endpoint) for endpoint in found])
 
 
-async def limit(rt: Runtime) -> int:
+async def mark_full_queues(rt: Runtime) -> int:
     """Close queues that are full to new deliveries and open those that have room again; how many turned."""
     async with rt.db.hot_statement() as tx:
         turned = await queue_limits.mark(tx, limit=rt.settings.webhook_queue_limit)
@@ -47,7 +47,7 @@ async def limit(rt: Runtime) -> int:
     return len(turned)
 
 
-async def _clear(rt: Runtime, endpoint: ToClear) -> int:
+async def _discard(rt: Runtime, endpoint: ToClear) -> int:
     reason = "the endpoint is deleted" if endpoint.deleted else "the endpoint is disabled"
     total = 0
     for _ in range(MOST_STEPS):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from shared import dispatching, provider_slowdowns
 from shared.db import Database
-from shared.dispatching import Head, Place, Waiting, queues
+from shared.dispatching import Flow, Head, Waiting, queues
 from shared.team_turns import TeamTurns
 
 
@@ -21,11 +21,13 @@ class LineHeads:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._slowed: dict[str, TeamTurns] = {}
-        self._after: dict[str, Place] = {}
+        self._after: dict[str, Flow] = {}
         self.waits_for_a_place = False
 
-    async def read(self, room: int, *, teams: Collection[str], keys: Collection[UUID]) -> list[Head]:
-        """Every team's lines that may be rung now, but for those of these teams and keys."""
+    async def read(
+        self, room: int, *, teams: Collection[str], keys: Collection[UUID], lines: Collection[UUID]
+    ) -> list[Head]:
+        """Every team's lines that may be rung now, but for those of these teams and keys and for these lines."""
         async with self._db.hot_transaction() as tx:
             slowed = await provider_slowdowns.known(tx)
             may_run = {slow.scope: slow.may_run for slow in slowed if not slow.is_paused}
@@ -35,20 +37,21 @@ class LineHeads:
             self._slowed = {slow.scope: self._slowed.get(slow.scope) or TeamTurns() for slow in slowed}
             heads = await dispatching.waiting_lines(tx, room=room, teams=teams, keys=keys, scopes=closed)
             self.waits_for_a_place = any(head.room == 0 for head in heads) or any(left <= 0 for left in rooms.values())
-            offered = self._offered(heads, rooms)
+            offered = self._offered(heads, rooms, lines)
             short = [head for head, offer in zip(heads, offered, strict=True) if len(offer.calls) < head.most]
             if not short:
                 return offered
             more = await dispatching.lines_of_flows(tx, short, self._after, keys=keys, scopes=closed)
-        return self._offered([_joined(head, more.get(head.team_id, ())) for head in heads], rooms)
+        return self._offered([_joined(head, more.get(head.team_id, ())) for head in heads], rooms, lines)
 
-    def charge(self, rung: Sequence[Waiting]) -> None:
+    def count(self, rung: Sequence[Waiting]) -> None:
         """These were rung, in this order."""
         for scope, turns in self._slowed.items():
-            turns.charge(line for line in rung if line.scope == scope)
+            turns.count(line for line in rung if line.scope == scope)
 
-    def _offered(self, heads: Sequence[Head], rooms: Mapping[str, int]) -> list[Head]:
-        """The heads, what goes to a slowed provider cut to what has a place there."""
+    def _offered(self, heads: Sequence[Head], rooms: Mapping[str, int], but_for: Collection[UUID]) -> list[Head]:
+        """The heads without these lines, what goes to a slowed provider cut to what has a place there."""
+        heads = [head.of([c for c in head.calls if c.id not in but_for]) for head in heads]
         placed: set[UUID] = set()
         for scope, room in rooms.items():
             there = [head.at(scope) for head in heads]

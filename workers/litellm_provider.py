@@ -23,10 +23,11 @@ import litellm
 from litellm._internal_context import internal_sub_call
 from litellm.constants import openai_text_completion_compatible_providers
 
+from shared import estimate
 from shared.calls import Claimed
-from shared.credentials import CannotOpen, Sealer
 from shared.request_fields import PARAMETERS
-from shared.sealed import ALIAS_KEY, CREDENTIAL_KEY
+from shared.sealed_columns import ALIAS_KEY, CREDENTIAL_KEY
+from shared.sealer import CannotOpen, Sealer
 from shared.settings import Settings
 from shared.states import Endpoint, Outcome
 from workers import embeddings
@@ -76,7 +77,7 @@ class Question:
     def expected(self) -> int:
         """How many choices were asked for."""
         request = self.call.request
-        return (request.get("n") or 1) * (embeddings.count(request["prompt"]) if "prompt" in request else 1)
+        return (request.get("n") or 1) * (len(estimate.items(request["prompt"])) if "prompt" in request else 1)
 
 
 class LitellmProvider(Provider):

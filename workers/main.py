@@ -21,8 +21,8 @@ from typing import Literal
 import orjson
 
 from shared import log
-from shared.credentials import Sealer
 from shared.read_settings import read_settings
+from shared.sealer import Sealer
 from workers.environment import prepare_environment, take_provider_keys
 
 logger = log.get(__name__)
@@ -33,27 +33,41 @@ Kind = Literal["calls", "batch"]
 NICE = 10
 """Batches take what calls leave of the machine."""
 AUTOGROUP = Path("/proc/self/autogroup")
+LOOK_S = 5
+"""How often the parent looks at its units when no signal tells it to."""
 RESTART_PAUSE_S = 0.5
 KILL_GRACE_S = 15
 PR_SET_PDEATHSIG = 1
 
 
 class Units:
-    """The forked units of this parent, so many of each kind. run: what a unit of a kind does."""
+    """The forked units of this parent, so many of each kind. run: what a unit of a kind does.
 
-    def __init__(self, counts: Mapping[Kind, int], run: Callable[[Kind], None], pids_file: Path | None) -> None:
+    What the machine refuses (a process, a place for the file) is asked for again: the units that run work on.
+    """
+
+    def __init__(
+        self,
+        counts: Mapping[Kind, int],
+        run: Callable[[Kind], None],
+        pids_file: Path | None,
+        fork: Callable[[], int] = os.fork,
+    ) -> None:
         self._counts = counts
         self._run = run
         self._pids_file = pids_file
+        self._fork = fork
         self._started: dict[int, tuple[Kind, float]] = {}
+        self._written: list[int] = []
 
     def serve(self) -> None:
         """Keep the units running until SIGTERM or SIGINT, then let them drain."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         stopping = False
         while not stopping:
-            self._fill()
-            received = signal.sigtimedwait(SIGNALS, 5)
+            is_full = self._fill()
+            self._write_pids()
+            received = signal.sigtimedwait(SIGNALS, LOOK_S if is_full else RESTART_PAUSE_S)
             stopping = received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT)
             self._reap()
         for pid in self._started:
@@ -68,16 +82,21 @@ class Units:
         for pid in self._started:
             os.kill(pid, signal.SIGKILL)
 
-    def _fill(self) -> None:
+    def _fill(self) -> bool:
+        """Start what is missing. Returns whether all are there now."""
         running = Counter(kind for kind, _ in self._started.values())
         for kind, count in self._counts.items():
             for _ in range(count - running[kind]):
-                self._started[self._fork(kind)] = kind, time.monotonic()
-                self._write_pids()
+                try:
+                    self._started[self._start(kind)] = kind, time.monotonic()
+                except OSError as error:
+                    logger.error("unit_not_started", kind=kind, error=str(error))  # noqa: TRY400 - the machine's trouble
+                    return False
+        return True
 
-    def _fork(self, kind: Kind) -> int:
+    def _start(self, kind: Kind) -> int:
         parent = os.getpid()
-        pid = os.fork()
+        pid = self._fork()
         if pid:
             return pid
         try:
@@ -102,11 +121,17 @@ class Units:
                 time.sleep(RESTART_PAUSE_S)
 
     def _write_pids(self) -> None:
-        if self._pids_file is None:
+        pids = list(self._started)
+        if self._pids_file is None or pids == self._written:
             return
         fresh = self._pids_file.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps(list(self._started)))
-        fresh.replace(self._pids_file)
+        try:
+            fresh.write_bytes(orjson.dumps(pids))
+            fresh.replace(self._pids_file)
+        except OSError as error:
+            logger.warning("unit_pids_not_written", error=str(error))
+        else:
+            self._written = pids
 
 
 def die_with_parent(parent: int) -> None:

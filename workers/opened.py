@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from shared.credentials import Sealer
+from shared.sealer import Sealer
 
 MOST_KEPT = 1024
 

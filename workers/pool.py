@@ -1,26 +1,25 @@
 """A bounded pool of tasks on the event loop, filled from Dramatiq's threads: the actor waits for room, claims, returns.
 
-Room = fewer tasks than the limit and a loop that is not late: the limit bounds memory, the lag bounds CPU. Who has a
-pace takes rows no faster than that, so that the lag tells of those that it took before it takes the next.
+Room = fewer tasks than the limit and a loop that is not late: the limit bounds memory, the lag bounds CPU. A pool
+with a pace takes rows no faster than that, so that the lag already shows what one row costs before the next is taken.
 """
 
 import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from shared import log
+from shared.ids import Fence
 
 logger = log.get(__name__)
 
 LATE_S = 0.030
 TICK_S = 0.020
-
-
-Fence = tuple[UUID, int]
-"""A row's id and the attempt number under which this process holds it."""
+CUT_S = 5.0
+"""How long a drain waits for what it cut."""
 
 
 class Row(Protocol):
@@ -68,6 +67,7 @@ class LoopLag:
 class Pool(Generic[Item]):
     """Runs claimed rows. `claim` and `run` are coroutines on the loop; `reserve` and `has_room` are for threads.
 
+    claim: takes ids and tells its second argument of each row the moment it is won.
     pace_s: how long after each row another one may be taken.
     """
 
@@ -76,7 +76,7 @@ class Pool(Generic[Item]):
         *,
         limit: int,
         lag: LoopLag,
-        claim: Callable[[Sequence[UUID]], Awaitable[list[Item]]],
+        claim: Callable[[Sequence[UUID], Callable[[Item], None]], Awaitable[object]],
         run: Callable[[Item], Awaitable[None]],
         pace_s: float = 0.0,
     ) -> None:
@@ -89,6 +89,7 @@ class Pool(Generic[Item]):
         self._free_from = 0.0
         self._open = True
         self._room = threading.Condition()
+        self._claims: set[asyncio.Future[Any]] = set()
         self.tasks: dict[Fence, asyncio.Task[None]] = {}
 
     def has_room(self) -> bool:
@@ -106,17 +107,22 @@ class Pool(Generic[Item]):
             return self._open
 
     async def take(self, ids: Sequence[UUID]) -> None:
-        """Claim reserved rows and start them; slots of rows that others have are given back."""
-        try:
-            won = await self._claim(ids)
-        except BaseException:
-            self._release(len(ids))
-            raise
-        for row in won:
+        """Claim reserved rows, start each when it is won; slots of rows that others have are given back."""
+        left = len(ids)
+
+        def start(row: Item) -> None:
+            nonlocal left
+            left -= 1
             self.tasks[row.fence] = asyncio.create_task(self._guarded(row))
-        self._release(len(ids) - len(won))
-        if won:
             self._lag.watch(self._is_busy)
+
+        claim = asyncio.ensure_future(self._claim(ids, start))
+        self._claims.add(claim)
+        try:
+            await claim
+        finally:
+            self._claims.discard(claim)
+            self._release(left)
 
     def close_door(self) -> None:
         """Take nothing more and send waiting threads home."""
@@ -125,16 +131,24 @@ class Pool(Generic[Item]):
             self._room.notify_all()
 
     async def drain(self, grace_s: float, cut: Callable[[Fence], None]) -> int:
-        """Wait for the tasks; after grace_s `cut` each that is left. Returns how many were cut."""
-        tasks = set(self.tasks.values())
-        if tasks:
-            _, tasks = await asyncio.wait(tasks, timeout=grace_s)
-        left = list(self.tasks)
-        for fence in left:
-            cut(fence)
-        if tasks:
-            await asyncio.wait(tasks, timeout=5)
-        return len(left)
+        """Wait for the tasks, also those that claims under way bring; after grace_s `cut` each that is left.
+
+        Returns how many were cut.
+        """
+        until = time.monotonic() + grace_s
+        while (under_way := self._under_way()) and (left_s := until - time.monotonic()) > 0:
+            await asyncio.wait(under_way, timeout=left_s)
+        was_cut: set[Fence] = set()
+        until = time.monotonic() + CUT_S
+        while (under_way := self._under_way()) and (left_s := until - time.monotonic()) > 0:
+            for fence in self.tasks.keys() - was_cut:
+                was_cut.add(fence)
+                cut(fence)
+            await asyncio.wait(under_way, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        return len(was_cut)
+
+    def _under_way(self) -> set[asyncio.Future[Any]]:
+        return {*self.tasks.values(), *self._claims}
 
     async def _guarded(self, row: Item) -> None:
         try:

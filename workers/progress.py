@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from shared import clock, jobs, outbox, progress, webhook_facts
-from shared.jobs import Job
 from shared.messages import Deliver
-from shared.progress import Standing
+from shared.progress import JobCounts
 from shared.runtime import Runtime
 
 STEP = 100
@@ -21,17 +20,17 @@ class Progress:
     """told: what was last said of each job. Another leader begins without it and may say the same once more."""
 
     rt: Runtime
-    told: dict[UUID, Standing] = field(default_factory=dict)
+    told: dict[UUID, JobCounts] = field(default_factory=dict)
 
     async def run(self) -> int:
         """Tell of the jobs whose counts changed, and drop what that makes out of date. Returns how many were told."""
         async with self.rt.db.hot_statement() as tx:
             watched = await progress.watched(tx)
-        moved = [standing for standing in watched if self._has_moved(standing)]
+        moved = [seen for seen in watched if self._has_moved(seen)]
         found = 0
         for start in range(0, len(moved), STEP):
             few = moved[start : start + STEP]
-            found += await self._tell([standing.id for standing in few])
+            found += await self._tell([seen.id for seen in few])
             self._remember(few)
         async with self.rt.db.hot_statement() as tx:
             await progress.drop_out_of_date(tx, limit=MOST_DROPPED)
@@ -42,32 +41,19 @@ class Progress:
         async with self.rt.db.hot_transaction() as tx:
             locked = {id_: job for id_, job in (await jobs.lock(tx, job_ids)).items() if not job.is_final}
             running = await progress.running(tx, locked)
-            counts = {id_: _counts(job, running.get(id_, 0)) for id_, job in locked.items()}
-            events = [webhook_facts.job_progress(job, counts[id_], now) for id_, job in locked.items()]
+            events = [webhook_facts.job_progress(job, running.get(id_, 0), now) for id_, job in locked.items()]
             await jobs.save(tx, locked.values())
             queues = await outbox.record(tx, events)
         self.rt.ring(Deliver(ids=tuple(queues)))
         return len(events)
 
-    def _has_moved(self, standing: Standing) -> bool:
-        nothing = Standing(id=standing.id, total=0, in_progress=0, completed=0, failed=0, cancelled=0)
-        return self.told.get(standing.id, nothing) != standing
+    def _has_moved(self, seen: JobCounts) -> bool:
+        nothing = JobCounts(id=seen.id, total=0, in_progress=0, completed=0, failed=0, cancelled=0)
+        return self.told.get(seen.id, nothing) != seen
 
-    def _remember(self, told: Sequence[Standing]) -> None:
-        for standing in told:
-            self.told.pop(standing.id, None)
-            self.told[standing.id] = standing
+    def _remember(self, told: Sequence[JobCounts]) -> None:
+        for seen in told:
+            self.told.pop(seen.id, None)
+            self.told[seen.id] = seen
         while len(self.told) > MOST_REMEMBERED:
             del self.told[next(iter(self.told))]
-
-
-def _counts(job: Job, in_progress: int) -> dict[str, int]:
-    """As in the job object."""
-    return {
-        "total": job.calls_total,
-        "pending": job.unfinished - in_progress,
-        "in_progress": in_progress,
-        "completed": job.calls_completed,
-        "failed": job.calls_failed,
-        "cancelled": job.calls_cancelled,
-    }

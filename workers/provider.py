@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from shared.attempt_reports import Usage
 from shared.calls import Claimed
-from shared.closing import Usage
 from shared.states import Outcome
 
 Again = Literal["same", "next", "never"]

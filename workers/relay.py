@@ -7,14 +7,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from shared import chunk_shapes, money
+from shared import chunk_shapes, estimate, money
+from shared.attempt_reports import Report, Usage
 from shared.calls import Claimed
 from shared.chunks import Chunks, End
-from shared.closing import Report, Usage
-from shared.estimate import BYTES_PER_TOKEN
 from shared.failures import message
+from shared.ids import Fence
 from shared.states import CallState, Endpoint
-from workers.pool import Fence
 
 KEPT_BYTES = 8 * 1024 * 1024
 """Of a stream's chunks, so that a Redis that was emptied gets them again. A longer stream forgets what is written."""
@@ -72,7 +71,7 @@ class Relay:
     @property
     def said_tokens(self) -> int:
         """About how many tokens the provider has said."""
-        return -(-self.said_bytes // BYTES_PER_TOKEN)
+        return estimate.tokens(self.said_bytes)
 
     async def send(self, choices: Sequence[dict[str, Any]]) -> None:
         """Pass on what a provider chunk said. Raises CancelledError when the call is no longer this worker's.
@@ -190,8 +189,4 @@ def _said(choice: dict[str, Any]) -> int:
     content = delta.get("content")
     if isinstance(content, str) and len(delta) <= 2:
         return len(content.encode())
-    return sum(
-        len(value.encode() if isinstance(value, str) else orjson.dumps(value))
-        for name, value in delta.items()
-        if name != "role"
-    )
+    return sum(estimate.said_bytes(value) for name, value in delta.items() if name != "role")

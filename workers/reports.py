@@ -1,32 +1,40 @@
 """From what a provider did to the report that closes the attempt: tokens, price, costs, and the call's next state."""
 
 from dataclasses import replace
-from typing import Any
 
+from shared.attempt_reports import Report, Usage
 from shared.attempts import Orphan
 from shared.calls import Claimed
-from shared.closing import Report, Usage
 from shared.money import with_markup
 from shared.prices import UNPRICED, Price, PriceMap
 from shared.settings import Settings
 from shared.states import CallState, Outcome
 from shared.waiting_calls import Expired
 from workers.provider import Answer, ProviderError
-from workers.retry import Standing, after_failure, waits_out
+from workers.retry import SoFar, after_failure, waits_out
 
 KEPT_CODES = ("provider_timeout", "deadline_exceeded", "cancelled", "internal_error")
 """What a stream that broke off is not called `stream_interrupted` for."""
 
 
-def price_of(row: Any, prices: PriceMap) -> Price:
+Tried = Claimed | Expired | Orphan
+"""What knows a try's model, its prices, and how many tokens it may use."""
+
+
+def price_of(row: Tried, prices: PriceMap) -> Price:
     """The price of a claimed or expired call's candidate; `unpriced` is flagged on the attempt, never silently 0."""
     if row.litellm_model is None:
         return UNPRICED
-    found = prices.price_of(row)
+    found = prices.price(
+        row.litellm_model,
+        input_=row.input_nanousd_per_mtok,
+        output=row.output_nanousd_per_mtok,
+        cached_input=row.cached_input_nanousd_per_mtok,
+    )
     return found or UNPRICED
 
 
-def estimated(row: Any, price: Price, outcome: Outcome = Outcome.UNKNOWN) -> tuple[Usage, int]:
+def estimated(row: Tried, price: Price, outcome: Outcome = Outcome.UNKNOWN) -> tuple[Usage, int]:
     """What an attempt may have cost us, recorded as an estimate: unknown, all of it; abandoned, the prompt."""
     usage = Usage(
         prompt_tokens=row.estimated_prompt_tokens,
@@ -65,7 +73,7 @@ def succeeded(call: Claimed, answer: Answer, prices: PriceMap, *, latency_ms: in
 
 def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Settings, *, left_s: float) -> Report:
     """The attempt failed, or its outcome is unknown; left_s: seconds to the call's deadline."""
-    standing = Standing(
+    so_far = SoFar(
         candidates=len(call.candidates),
         candidate=call.candidate,
         candidate_attempts=call.candidate_attempts,
@@ -74,8 +82,8 @@ def failed(call: Claimed, error: ProviderError, prices: PriceMap, settings: Sett
         deadline_in_s=left_s,
         on_unknown=call.on_unknown,
     )
-    waiting = waits_out(standing, error, settings, tries=call.number) if call.batched else None
-    following = waiting or after_failure(standing, error, settings)
+    waiting = waits_out(so_far, error, settings, tries=call.number) if call.batched else None
+    following = waiting or after_failure(so_far, error, settings)
     price, usage, cost = price_of(call, prices), Usage(), 0
     if error.outcome in (Outcome.UNKNOWN, Outcome.ABANDONED):
         usage, cost = estimated(call, price, error.outcome)
@@ -156,22 +164,24 @@ def unstorable(report: Report) -> Report:
 
 
 def handed_back(call: Claimed, prices: PriceMap) -> Report:
-    """Cut by a drain: sent, its end not seen; the call is tried again and this counts as nobody's failure."""
+    """Cut by a drain: sent, its end not seen, nobody's failure. `on_unknown` says whether the call is tried again."""
     price = price_of(call, prices)
     usage, cost = estimated(call, price)
+    code = "attempts_exhausted" if call.on_unknown == "fail" else None
     return Report(
         call_id=call.id,
         job_id=call.job_id,
         number=call.number,
         outcome=Outcome.UNKNOWN,
-        state=CallState.PENDING,
+        state=CallState.FAILED if code else CallState.PENDING,
         candidate=call.candidate,
         candidate_attempts=call.candidate_attempts,
-        retry_in_s=0,
+        retry_in_s=None if code else 0,
         usage=usage,
         price=price,
         provider_cost_nanousd=cost,
         maybe_billed=True,
+        error_code=code,
     )
 
 

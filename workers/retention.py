@@ -13,11 +13,13 @@ from shared import (
     login_failures,
     payloads,
     provider_circuits,
+    unrun_texts,
     webhook_keys,
 )
 from shared.db import Tx
 from shared.runtime import Runtime
 from shared.settings import Settings
+from shared.unrun_texts import LINES
 from workers.rounds import Rounds
 
 STEP = 500
@@ -35,11 +37,6 @@ EVENTS = 2000
 """Events that one step looks at."""
 
 
-async def delete_expired(rt: Runtime, *, events_at_once: int = EVENTS) -> dict[str, int]:
-    """One round over everything that expires. Returns how many rows each step deleted."""
-    return await rounds(rt, events_at_once=events_at_once).run()
-
-
 def rounds(rt: Runtime, *, events_at_once: int = EVENTS) -> Rounds:
     """Everything that expires.
 
@@ -48,6 +45,7 @@ def rounds(rt: Runtime, *, events_at_once: int = EVENTS) -> Rounds:
     steps: Mapping[str, Callable[[], Awaitable[int]]] = {
         **{name: partial(_all, rt, step) for name, step in _rows(rt.settings).items()},
         "unstored_payloads": partial(_unstored, rt),
+        "unrun_payloads": partial(_all, rt, lambda tx: unrun_texts.erase(tx, limit=LINES), size=1),
         "events": partial(_events, rt, events_at_once),
         "files": partial(_all, rt, lambda tx: files.hide_over(tx, unfinished_s=UNFINISHED_S, limit=STEP)),
         "file_chunks": partial(

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from shared.settings import Settings
 from shared.states import CallState, Outcome
@@ -16,7 +17,7 @@ LONGEST_WAIT_S = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class SoFar:
     """How far a call has come: which candidate, how many failures there and in all, and how long it may still take.
 
     per_candidate: how many attempts each candidate may have.
@@ -28,7 +29,7 @@ class Standing:
     per_candidate: int
     failures: int
     deadline_in_s: float
-    on_unknown: str
+    on_unknown: Literal["retry", "fail"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Next:
     is_failure: bool = True
 
 
-def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Next:
+def after_failure(at: SoFar, error: ProviderError, settings: Settings) -> Next:
     """Decide after an attempt failed at its candidate. No attempt starts after the call's deadline.
 
     Of the attempts that a call may have, one is kept for each candidate still to come.
@@ -63,7 +64,7 @@ def after_failure(at: Standing, error: ProviderError, settings: Settings) -> Nex
     return end
 
 
-def waits_out(at: Standing, error: ProviderError, settings: Settings, *, tries: int) -> Next | None:
+def waits_out(at: SoFar, error: ProviderError, settings: Settings, *, tries: int) -> Next | None:
     """A line that its last candidate's rate limit refused waits, and has lost no try; None: it is a failure like any.
 
     tries: attempts so far. Each wait is longer than the one before: other lines of the batch try in between.

@@ -28,7 +28,7 @@ PUBLIC = re.compile(
 """A page that a provider points its customers to; any other address may be one that we ask."""
 
 
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+def scrub(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets given, without whatever looks like one, and without addresses; <= 1000 long.
 
     secrets: also the address that was asked. Of public pages the query is taken out.

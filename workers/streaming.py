@@ -17,12 +17,12 @@ from typing import Any
 import redis
 
 from shared import attempts, chunks, log, redis_keys
+from shared.attempt_reports import Report
 from shared.calls import Claimed
-from shared.closing import Report
-from shared.db import is_down, one_to_blame
-from shared.group_commit import GroupCommit
+from shared.db import is_down
+from shared.ids import Fence
 from shared.runtime import Runtime
-from workers.pool import Fence
+from shared.team_commit import TeamCommit
 from workers.relay import Relay
 
 logger = log.get(__name__)
@@ -57,7 +57,7 @@ class Chunkwriter:
     def __init__(self, rt: Runtime, stop: Stop) -> None:
         self._rt = rt
         self._stop = stop
-        self._begins: GroupCommit[Fence, bool] = GroupCommit(self._begin_group, alone=one_to_blame)
+        self._begins: TeamCommit[Fence, bool] = TeamCommit(self._begin_group, patient=rt.db.patient)
         self._waiting: dict[Relay, None] = {}
         self._urgent = asyncio.Event()
         self._written_at = 0.0
@@ -67,7 +67,7 @@ class Chunkwriter:
         """Put on record that the attempt delivers. False, and the call is stopped: the attempt no longer holds it."""
         while True:
             try:
-                holds = await self._begins.add(relay.call.fence)
+                holds = await self._begins.add(relay.call.fence, relay.call.team_id)
             except Exception as error:
                 if not is_down(error):
                     raise
@@ -211,7 +211,7 @@ class Chunkwriter:
         relay.wrote(min(int(number), relay.last))
         return relay.written == relay.last and (relay.end is None or relay.ended.is_set())
 
-    async def _begin_group(self, group: Sequence[Fence]) -> list[bool]:
-        async with self._rt.db.hot_statement() as tx:
+    async def _begin_group(self, group: Sequence[Fence], lock_s: float | None) -> list[bool]:
+        async with self._rt.db.hot_transaction(lock_s=lock_s) as tx:
             begun = await attempts.begin_streams(tx, group)
         return [fence in begun for fence in group]

@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Protocol
 from uuid import UUID
 
 from shared import (
     attempts,
+    batch_ends,
     batches,
+    call_leases,
     clock,
     closing,
     deletion,
@@ -26,7 +29,9 @@ from shared import (
     waiting_calls,
 )
 from shared.attempts import Orphan
-from shared.ending import End, end_held_open, end_job, end_left_behind, ring
+from shared.closing import Aftermath
+from shared.db import Tx, is_down, ran_out_of_time
+from shared.ending import End, end_job, ring
 from shared.jobs import Job
 from shared.messages import Deliver, RunCalls, RunLines, TendBatches
 from shared.runtime import Runtime
@@ -44,16 +49,22 @@ MOST_BELLS: dict[type[RunCalls] | type[RunLines], int] = {RunCalls: 2000, RunLin
 MOST_QUEUE_MESSAGES = 200
 
 
-@dataclass(frozen=True, kw_only=True)
+class EndLocked(Protocol):
+    """Ends what is to be ended of locked jobs."""
+
+    async def __call__(self, tx: Tx, locked: dict[UUID, Job], *, now: datetime) -> Aftermath: ...
+
+
+@dataclass(kw_only=True)
 class Sweep:
     """The looks for what was left behind.
 
-    leases_from: monotonic time before which expired leases are left alone: after a database outage the workers, whose
-    leases ran out meanwhile, get their chance to renew first.
+    after_outage: leases may have run out because nobody could write. What is written next gives their workers, who may
+    live, time to renew: half a lease; only then are leases swept again.
     """
 
     rt: Runtime
-    leases_from: float = 0.0
+    after_outage: bool = False
 
     async def run(self) -> dict[str, int]:
         """One look at everything but due deliveries. Returns how many rows each step touched."""
@@ -81,11 +92,23 @@ class Sweep:
 
     async def expired_leases(self) -> int:
         """A worker died or froze: its attempt's outcome is unknown, the call goes back or ends."""
-        if clock.monotonic() < self.leases_from:
-            return 0
+        try:
+            if self.after_outage:
+                return await self._prolonged_leases()
+            async with self.rt.db.hot_statement() as tx:
+                expired = await waiting_calls.expired(tx, limit=STEP)
+            return await one_by_one.together(expired, self._close_swept, what="expired_leases", name=lambda row: row.id)
+        except Exception as error:
+            self.after_outage |= is_down(error) and not ran_out_of_time(error)
+            raise
+
+    async def _prolonged_leases(self) -> int:
+        """Returns 0: none of them was swept."""
         async with self.rt.db.hot_statement() as tx:
-            expired = await waiting_calls.expired(tx, limit=STEP)
-        return await one_by_one.together(expired, self._close_swept, what="expired_leases", name=lambda row: row.id)
+            prolonged = await call_leases.prolong(tx, left_s=self.rt.settings.lease_s / 2)
+        self.after_outage = False
+        logger.info("leases_prolonged", calls=len(prolonged))
+        return 0
 
     async def _close_swept(self, expired: Sequence[Expired]) -> int:
         """End these attempts; a line that is to be tried again waits for the dispatcher."""
@@ -128,7 +151,9 @@ class Sweep:
 
     async def jobs_held_open(self) -> int:
         """Jobs that were held open for a cancel which did not come to its end are ended by their calls after all."""
-        return await end_held_open(self.rt, limit=STEP)
+        async with self.rt.db.hot_statement() as tx:
+            held = await jobs.held_too_long(tx, limit=STEP)
+        return await one_by_one.each(held, partial(self._end_locked, closing.end_held_open), what="jobs_held_open")
 
     async def jobs_of_deleted_teams(self) -> int:
         """Jobs that a crash, or a request already under way, left open when their team was deleted are cancelled."""
@@ -159,9 +184,12 @@ class Sweep:
 
         Bells still in the queue are not lost: beyond MOST_BELLS waiting nothing is added.
         """
-        emptied = await self.rt.redis.set(redis_keys.epoch(), ids.new().hex, nx=True)
-        rung_before_s = 0 if emptied else self.rt.settings.rering_s
-        return sum([await self._ring_again(kind, rung_before_s) for kind in MOST_BELLS])
+        is_emptied = not await self.rt.redis.exists(redis_keys.epoch())
+        rung_before_s = 0 if is_emptied else self.rt.settings.rering_s
+        rung = sum([await self._ring_again(kind, rung_before_s) for kind in MOST_BELLS])
+        if is_emptied:
+            await self.rt.redis.set(redis_keys.epoch(), ids.new().hex)
+        return rung
 
     async def _ring_again(self, kind: type[RunCalls] | type[RunLines], rung_before_s: float) -> int:
         most = MOST_BELLS[kind]
@@ -173,8 +201,21 @@ class Sweep:
         return len(lost)
 
     async def batches_left_behind(self) -> int:
-        """Batches whose last line or job ended without them go on to their end."""
-        return await end_left_behind(self.rt, limit=STEP)
+        """Batches that stand as if lines were still to run, though the last one or the job ended, go on to their end.
+
+        The transaction that ends the last line does it; this is the second look.
+        """
+        async with self.rt.db.hot_statement() as tx:
+            left = await batch_ends.left_behind(tx, limit=STEP)
+        return await one_by_one.each(
+            left, partial(self._end_locked, closing.end_left_behind), what="batches_left_behind"
+        )
+
+    async def _end_locked(self, end: EndLocked, job_id: UUID) -> int:
+        async with self.rt.db.hot_transaction() as tx:
+            aftermath = await end(tx, await jobs.lock(tx, [job_id]), now=clock.now())
+        ring(self.rt, aftermath)
+        return 1
 
     async def unattended_batches(self) -> int:
         """Batches that are to be checked or finished, and that nobody has in work; beyond a few bells none is added."""

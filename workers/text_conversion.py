@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from shared import estimate
 from workers.answers import ChatAssembly
-from workers.embeddings import count
 from workers.tool_calls import Json
 
 MISSING = ("echo", "suffix")
@@ -20,7 +20,7 @@ class Unsupported(Exception):
 def as_chat(request: Mapping[str, Any]) -> Json:
     """The chat that answers this completion. Raises Unsupported: the model would answer something else."""
     prompt = request["prompt"]
-    if count(prompt) != 1:
+    if len(estimate.items(prompt)) != 1:
         raise Unsupported(ONE_PROMPT)
     text = prompt if isinstance(prompt, str) else prompt[0]
     if not isinstance(text, str):

@@ -7,10 +7,11 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 
-from shared import clock, log, planner_statistics, tasks
+from shared import log, planner_statistics, tasks
 from shared.db import DEAD_PATH, is_down, ran_out_of_time, session_options
 from shared.read_settings import read_settings
 from shared.runtime import Runtime, open_runtime
@@ -20,6 +21,7 @@ from workers.background import EVERY_S as BACKGROUND_EVERY_S
 from workers.background import Background
 from workers.dispatcher import Dispatcher
 from workers.rounds import Rounds
+from workers.silent_path import hang_up
 from workers.sweeper import Sweep
 
 logger = log.get(__name__)
@@ -28,6 +30,8 @@ LEADER_LOCK = 0x5741_5942_544D
 RETRY_S = 0.5
 LEADER_SILENT = "5s"
 """After this long without a word from the leader Postgres frees its lock: a frozen leader must not stop all sweeps."""
+ANSWER_S = 4.0
+"""A leader who has no answer for so long leads no longer: at the latest when another one may begin."""
 
 DUE_EVERY_S = 1.0
 """How late the next try of a delivery, or one whose bell was lost, may be."""
@@ -50,6 +54,31 @@ class Step:
     work: Callable[[], Awaitable[object]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leadership:
+    """The leader's lock, on a connection of its own. answer_s: a connection that is silent for so long is ended."""
+
+    connection: psycopg.AsyncConnection[tuple[object, ...]]
+    answer_s: float = ANSWER_S
+
+    async def taken(self) -> bool:
+        """Whether the lock is ours now."""
+        return await self._answer("select pg_try_advisory_lock(%s)", LEADER_LOCK) == (True,)
+
+    async def until_lost(self) -> None:
+        """Raises psycopg.Error once the connection, and with it the lock, is lost."""
+        while True:
+            await self._answer("select 1")
+            await asyncio.sleep(RETRY_S)
+
+    async def _answer(self, sql: LiteralString, *values: object) -> tuple[object, ...] | None:
+        limit = asyncio.get_running_loop().call_later(self.answer_s, hang_up, self.connection)
+        try:
+            return await (await self.connection.execute(sql, values)).fetchone()
+        finally:
+            limit.cancel()
+
+
 async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
     """Try to become leader until told to stop; a lost connection is lost leadership."""
     while not stopping.is_set():
@@ -62,26 +91,26 @@ async def lead(rt: Runtime, stopping: asyncio.Event) -> None:
                 options=session_options({"idle_session_timeout": LEADER_SILENT}),
                 **DEAD_PATH,
             ) as connection:
-                await _lead_on(connection, rt, stopping)
+                await _lead_on(Leadership(connection=connection), rt, stopping)
         except (psycopg.Error, OSError) as error:
             logger.warning("leader_connection_lost", error=type(error).__name__)
         await _pause(stopping, RETRY_S)
 
 
-async def _lead_on(
-    connection: psycopg.AsyncConnection[tuple[object, ...]], rt: Runtime, stopping: asyncio.Event
-) -> None:
-    while not await _locked(connection):
+async def _lead_on(leadership: Leadership, rt: Runtime, stopping: asyncio.Event) -> None:
+    while not await leadership.taken():
         await _beat(rt)
         await _pause(stopping, RETRY_S)
         if stopping.is_set():
             return
     logger.info("leading")
-    lost = asyncio.create_task(_until_lost(connection))
+    lost = asyncio.create_task(leadership.until_lost())
     loops = [asyncio.create_task(every(step)) for step in steps(rt)]
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({lost, stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+        if lost.done():
+            lost.result()
     finally:
         for task in (lost, stopped, *loops):
             task.cancel()
@@ -91,7 +120,7 @@ async def _lead_on(
 def steps(rt: Runtime) -> list[Step]:
     """The table of all that the leader does. Bells and the heartbeat wait for no repair, however much there is."""
     dispatcher = Dispatcher(rt)
-    sweep = Sweep(rt=rt, leases_from=clock.monotonic() + rt.settings.lease_s / 2)
+    sweep = Sweep(rt=rt, after_outage=True)
     return [
         Step("heartbeat", HEARTBEAT_EVERY_S, lambda: _beat(rt)),
         Step("sweep", rt.settings.sweep_s, Rounds("sweep", sweep.repairs()).run),
@@ -101,21 +130,12 @@ def steps(rt: Runtime) -> list[Step]:
         Step("retention", retention.EVERY_S, retention.rounds(rt).run),
         Step("background", BACKGROUND_EVERY_S, Background(rt).run),
         Step("statistics", STATISTICS_EVERY_S, lambda: planner_statistics.renew_changed(rt.db)),
-        Step("notices", failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.tell(rt)),
-        Step("clear", failing_endpoints.CLEAR_EVERY_S, lambda: failing_endpoints.clear(rt)),
-        Step("limits", failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.limit(rt)),
+        Step("endpoint_notices", failing_endpoints.NOTICES_EVERY_S, lambda: failing_endpoints.warn_failing(rt)),
+        Step(
+            "disabled_endpoints", failing_endpoints.DISCARD_EVERY_S, lambda: failing_endpoints.discard_of_disabled(rt)
+        ),
+        Step("delivery_queue_limits", failing_endpoints.LIMITS_EVERY_S, lambda: failing_endpoints.mark_full_queues(rt)),
     ]
-
-
-async def _locked(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
-    cursor = await connection.execute("select pg_try_advisory_lock(%s)", (LEADER_LOCK,))
-    return await cursor.fetchone() == (True,)
-
-
-async def _until_lost(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-    while True:
-        await connection.execute("select 1")
-        await asyncio.sleep(RETRY_S)
 
 
 async def every(step: Step) -> None:

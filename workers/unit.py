@@ -8,13 +8,12 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Thread
-from uuid import UUID
 
-import redis
 from dramatiq import Worker
 
-from shared import log, redis_keys, tasks
+from shared import log, tasks
 from shared.calls import Claimed
+from shared.ids import Fence
 from shared.messages import Deliver, RunCalls, RunLines, TendBatches
 from shared.runtime import Runtime, open_runtime
 from shared.settings import Settings
@@ -24,8 +23,9 @@ from workers.batches import Batches
 from workers.calls import Calls
 from workers.delivery_loop import DeliveryLoop
 from workers.lease import Renewer
-from workers.pool import Fence, LoopLag, Pool
+from workers.pool import LoopLag, Pool
 from workers.provider import Provider
+from workers.stop_listener import listen
 from workers.watchdog import Watchdog
 from workers.webhook_http import WebhookSender
 from workers.webhooks import Deliverer
@@ -114,7 +114,7 @@ class _Work:
         lost = partial(_stop_lost, loop, self._calls)
         renewer = Renewer(settings.database_url, settings.lease_s, lambda: tuple(self._calls.held), lost)
         watchdog = Watchdog(loop, settings.watchdog_s, lambda: _threads(worker, renewer), settings.heartbeat_file)
-        listener = asyncio.create_task(_listen(self._rt, self._calls))
+        listener = asyncio.create_task(listen(self._rt.redis, self._calls.cancel, renewer.wake))
         if self._deliveries is not None:
             await dead_senders.free(self._rt, self._name)
         worker.start()
@@ -152,21 +152,6 @@ class _Work:
         if self._batches is not None:
             draining.append(self._batches.drain(short_s))
         await asyncio.gather(*draining)
-
-
-async def _listen(rt: Runtime, calls: Calls) -> None:
-    """Stop calls that the api cancelled; the lease renewal is the net when Redis is away."""
-    while True:
-        try:
-            async with rt.redis.pubsub() as subscription:
-                await subscription.subscribe(redis_keys.cancel_channel())
-                while True:
-                    message = await subscription.get_message(ignore_subscribe_messages=True, timeout=30)
-                    if message is not None:
-                        calls.cancel({UUID(hex=id_) for id_ in message["data"].decode().split(",")})
-        except (redis.RedisError, OSError) as error:
-            logger.warning("stop_listener_reconnects", error=type(error).__name__)
-            await asyncio.sleep(1)
 
 
 def _threads(worker: Worker, renewer: Renewer) -> list[Thread]:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from shared import log
@@ -55,7 +56,9 @@ class Watchdog:
                 logger.critical("watchdog_exit", dead_threads=dead, loop_silent_s=self._silent_s)
                 os._exit(EXIT_CODE)
             if self._heartbeat is not None and not self._silent_s:
-                self._heartbeat.touch()
+                # A disk that is full ends no watch: that the file grows old tells of it.
+                with suppress(OSError):
+                    self._heartbeat.touch()
 
     def _listen(self, passed_s: float) -> None:
         self._silent_s = 0.0 if self._answered else self._silent_s + passed_s

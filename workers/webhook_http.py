@@ -11,9 +11,9 @@ import httpx
 from shared import egress
 from shared.egress_lookup import RecentLookups
 from shared.settings import VERSION, Network
-from workers import webhook_line
-from workers.webhook_line import MAX_HEAD_BYTES, MAX_KEPT_BYTES, HeadTooLarge, Line, Reply
-from workers.webhook_lines import KEEPALIVE_S, MAX_IDLE_LINES, Lines
+from workers import webhook_connection
+from workers.kept_connections import KEEPALIVE_S, MAX_IDLE, KeptConnections
+from workers.webhook_connection import MAX_HEAD_BYTES, MAX_KEPT_BYTES, Connection, HeadTooLarge, Reply
 
 USER_AGENT = f"Waybill/{VERSION}"
 CONNECT_TIMEOUT_S = 5.0
@@ -30,7 +30,7 @@ NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Response:
     """What came of one POST. `status` when a head came; `error_class` when it failed or is no 2xx.
 
     error_class: dns, url_refused, connect, tls, timeout, protocol, body_too_slow, status.
@@ -68,11 +68,11 @@ class _Clock:
 
 @dataclass(slots=True)
 class _Asked:
-    """A request that was sent: where to, on which line, when, and what comes back."""
+    """A request that was sent: where to, on which connection, when, and what comes back."""
 
     target: egress.Target
     address: str
-    line: Line
+    connection: Connection
     reply: Reply
     at: float
 
@@ -88,7 +88,7 @@ class WebhookSender:
         lookup: egress.Lookup | None = None,
         tls: ssl.SSLContext | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
-        idle_lines: int = MAX_IDLE_LINES,
+        max_idle: int = MAX_IDLE,
         keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         self._networks = tuple(networks)
@@ -97,9 +97,9 @@ class WebhookSender:
         self._tls = tls or httpx.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1"])
         self._body_timeout_s = body_timeout_s
-        self._lines = Lines(idle_lines, keepalive_s)
+        self._idle = KeptConnections(max_idle, keepalive_s)
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, timeout_s: float) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, timeout_s: float) -> Response:
         """One POST; never raises for what a receiver, a name or a network does.
 
         headers: names in lower case. timeout_s: over DNS, connect, TLS, send and the answer's head together.
@@ -114,7 +114,7 @@ class WebhookSender:
             error_class, error = "timeout", f"no answer within {timeout_s:g} s"
         else:
             return await self._answer(asked, watch)
-        return Answer(
+        return Response(
             duration_ms=_ms_since(watch.started),
             error_class=error_class,
             error=error,
@@ -124,10 +124,10 @@ class WebhookSender:
 
     async def close(self) -> None:
         """Close the kept connections."""
-        await self._lines.close()
+        await self._idle.close()
 
     async def _head(self, url: str, headers: Mapping[str, str], body: bytes, watch: _Clock) -> _Asked:
-        """Ask, on a kept line if there is one, and wait for the head. Raises _Failed."""
+        """Ask, on a kept connection if there is one, and wait for the head. Raises _Failed."""
         target = await self._target(url)
         watch.dns_ms = _ms_since(watch.started)
         request = _request(target, headers, body)
@@ -138,8 +138,8 @@ class WebhookSender:
             if asked.reply.status is not None or asked.reply.first_byte_at is not None:
                 return _headed(asked)
             addresses = (kept[0],)  # the receiver had closed it: nobody's failure
-        address, line = await self._connect(target, addresses, watch)
-        return _headed(await self._ask(target, address, line, request))
+        address, connection = await self._connect(target, addresses, watch)
+        return _headed(await self._ask(target, address, connection, request))
 
     async def _target(self, url: str) -> egress.Target:
         try:
@@ -149,14 +149,14 @@ class WebhookSender:
         except egress.NotResolved:
             raise _Failed("dns", "the host name does not resolve") from None
 
-    def _kept(self, target: egress.Target, addresses: Sequence[str]) -> tuple[str, Line] | None:
+    def _kept(self, target: egress.Target, addresses: Sequence[str]) -> tuple[str, Connection] | None:
         for address in addresses:
-            line = self._lines.take(target, address)
-            if line is not None:
-                return address, line
+            connection = self._idle.take(target, address)
+            if connection is not None:
+                return address, connection
         return None
 
-    async def _connect(self, target: egress.Target, addresses: Sequence[str], watch: _Clock) -> tuple[str, Line]:
+    async def _connect(self, target: egress.Target, addresses: Sequence[str], watch: _Clock) -> tuple[str, Connection]:
         """Connect to the first address that answers. Raises _Failed."""
         tls = self._tls if target.scheme == "https" else None
         started = time.monotonic()
@@ -164,7 +164,7 @@ class WebhookSender:
         for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    line = await webhook_line.connect(address, target.port, tls=tls, name=target.host)
+                    connection = await webhook_connection.connect(address, target.port, tls=tls, name=target.host)
             except TimeoutError:
                 failed = _Failed("timeout", f"no connection within {CONNECT_TIMEOUT_S:g} s")
             except ssl.SSLError as error:
@@ -173,30 +173,30 @@ class WebhookSender:
                 failed = _Failed("connect", "connection refused or unreachable")
             else:
                 watch.connect_ms = _ms_since(started)
-                return address, line
+                return address, connection
         raise failed
 
-    async def _ask(self, target: egress.Target, address: str, line: Line, request: bytes) -> _Asked:
-        """Send, and wait for the head or the connection's end; a line whose head is not waited for is closed."""
-        asked = _Asked(target, address, line, line.ask(request), time.monotonic())
+    async def _ask(self, target: egress.Target, address: str, connection: Connection, request: bytes) -> _Asked:
+        """Send, and wait for the head or the connection's end; a connection whose head is not waited for is closed."""
+        asked = _Asked(target, address, connection, connection.ask(request), time.monotonic())
         try:
             await asked.reply.head
         except asyncio.CancelledError:
-            line.abort()
+            connection.abort()
             raise
         return asked
 
-    async def _answer(self, asked: _Asked, watch: _Clock) -> Answer:
+    async def _answer(self, asked: _Asked, watch: _Clock) -> Response:
         reply = asked.reply
         slow = not reply.body.done() and not await self._body(asked)
-        self._lines.give(asked.target, asked.address, asked.line)
+        self._idle.give(asked.target, asked.address, asked.connection)
         status = reply.status or 0
         headers = _shown(reply.headers)
         location = headers.get("location") if 300 <= status < 400 else None
         error_class, error = (None, None) if 200 <= status < 300 else ("status", _status_text(status, location))
         if slow:
             error_class, error = "body_too_slow", f"the answer's body took longer than {self._body_timeout_s:g} s"
-        return Answer(
+        return Response(
             duration_ms=_ms_since(watch.started),
             status=status,
             error_class=error_class,
@@ -212,15 +212,15 @@ class WebhookSender:
         )
 
     async def _body(self, asked: _Asked) -> bool:
-        """Whether the body ended in time; the line of one that did not is closed."""
+        """Whether the body ended in time; the connection of one that did not is closed."""
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 await asked.reply.body
         except TimeoutError:
-            asked.line.abort()
+            asked.connection.abort()
             return False
         except asyncio.CancelledError:
-            asked.line.abort()
+            asked.connection.abort()
             raise
         return True
 
@@ -252,7 +252,7 @@ def _headed(asked: _Asked) -> _Asked:
     """The same when its head came. Raises _Failed."""
     if asked.reply.status is not None:
         return asked
-    asked.line.abort()
+    asked.connection.abort()
     error = asked.reply.head.result()
     if isinstance(error, HeadTooLarge):
         raise _Failed("protocol", f"the answer's head is larger than {MAX_HEAD_BYTES:,} bytes")

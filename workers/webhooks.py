@@ -10,13 +10,13 @@ from email.utils import parsedate_to_datetime
 import orjson
 
 from shared import clock, egress, ids, log, signing
-from shared.credentials import CannotOpen
 from shared.deliveries import Delivery, Result
 from shared.runtime import Runtime
+from shared.sealer import CannotOpen
 from shared.states import DeliveryState
-from workers.delivery_records import Ended, Records
+from workers.delivery_records import EndedAttempt, Records
 from workers.opened import Opened
-from workers.webhook_http import Answer, WebhookSender, all_headers
+from workers.webhook_http import Response, WebhookSender, all_headers
 
 logger = log.get(__name__)
 
@@ -53,12 +53,12 @@ class Deliverer:
         return cls(rt=rt, sender=sender, records=Records(rt), opened=Opened(rt.sealer))
 
 
-async def deliver(by: Deliverer, delivery: Delivery) -> Answer:
+async def deliver(by: Deliverer, delivery: Delivery) -> Response:
     """Send one claimed delivery and record it. Dying in between sends it again, with the same webhook-id."""
     started_at = clock.now()
     headers: Mapping[str, str] = {}
     if delivery.body is None:
-        answer = Answer(duration_ms=0, error_class="secret", error="the event is no longer kept")
+        answer = Response(duration_ms=0, error_class="secret", error="the event is no longer kept")
         next_ = Next(state=DeliveryState.DISCARDED)
     else:
         headers, answer = await _send(by, delivery, delivery.body.encode())
@@ -82,11 +82,11 @@ async def deliver(by: Deliverer, delivery: Delivery) -> Answer:
         redirect_target=answer.redirect_target,
         retry_in_s=next_.retry_in_s,
     )
-    await by.records.add(Ended(delivery=delivery, result=result, gone=next_.gone))
+    await by.records.add(EndedAttempt(delivery=delivery, result=result, gone=next_.gone))
     return answer
 
 
-def _next(rt: Runtime, delivery: Delivery, answer: Answer) -> Next:
+def _next(rt: Runtime, delivery: Delivery, answer: Response) -> Next:
     tries = delivery.attempt_count - delivery.schedule_from + 1
     schedule_s = rt.settings.webhook_retry_schedule_s if delivery.schedule_s is None else delivery.schedule_s
     next_ = after(answer, tries=tries, schedule_s=() if delivery.trigger == TEST else schedule_s)
@@ -95,12 +95,12 @@ def _next(rt: Runtime, delivery: Delivery, answer: Answer) -> Next:
     return next_
 
 
-async def _send(by: Deliverer, delivery: Delivery, body: bytes) -> tuple[Mapping[str, str], Answer]:
+async def _send(by: Deliverer, delivery: Delivery, body: bytes) -> tuple[Mapping[str, str], Response]:
     try:
         headers = _headers(by.opened, delivery, body)
     except (CannotOpen, ValueError) as error:
         logger.warning("secret_unusable", delivery_id=ids.prefixed("dlv", delivery.id), error=type(error).__name__)
-        return {}, Answer(duration_ms=0, error_class="secret", error="our copy of the secret cannot be used")
+        return {}, Response(duration_ms=0, error_class="secret", error="our copy of the secret cannot be used")
     timeout_s = by.rt.settings.webhook_timeout_s if delivery.timeout_s is None else delivery.timeout_s
     return headers, await by.sender.post(delivery.url, headers, body, timeout_s=timeout_s)
 
@@ -151,7 +151,7 @@ def _shown(delivery: Delivery, headers: Mapping[str, str]) -> dict[str, str]:
     return all_headers(form.authority, told, (delivery.body or "").encode())
 
 
-def after(answer: Answer, *, tries: int, schedule_s: Sequence[float]) -> Next:
+def after(answer: Response, *, tries: int, schedule_s: Sequence[float]) -> Next:
     """What follows this answer to the given try, counted from 1; `schedule_s` are the delays between tries."""
     if answer.error_class is None:
         return Next(state=DeliveryState.DELIVERED)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from api import new_key, tenants
+from api import new_key, team_objects
 from api.gateway.key_bodies import GenerateKey, KeyTerms, UpdateKey, check_size
 from api.gateway.key_objects import KEPT_TERMS, budget_of
 from shared import budgets, money
@@ -16,7 +16,7 @@ from shared.budgets import Budget
 from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, Invalid, NotFound
 from shared.key_views import KeyView
-from shared.keys import Terms
+from shared.keys import OwnTerms
 from shared.runtime import Runtime
 
 BUDGET = ("max_budget", *KEPT_TERMS)
@@ -26,7 +26,7 @@ async def lock_team(rt: Runtime, tx: Tx, body: GenerateKey) -> str:
     """The id of the team a new key is for, locked: the one named, else the default. Raises NotFound, BadRequest."""
     team_id = body.team_id or rt.settings.default_team
     try:
-        organization_id = await tenants.lock_team(tx, team_id)
+        organization_id = await team_objects.lock_team(tx, team_id)
     except NotFound as error:
         if body.team_id:
             raise NotFound(str(error.detail), param="team_id") from None
@@ -38,11 +38,11 @@ async def lock_team(rt: Runtime, tx: Tx, body: GenerateKey) -> str:
     return team_id
 
 
-def of_new(body: GenerateKey, by: str) -> Terms:
+def of_new(body: GenerateKey, by: str) -> OwnTerms:
     """The columns of a new key."""
     budget = {name: _plain(getattr(body, name)) for name in KEPT_TERMS if body.max_budget is None}
     kept = {name: value for name, value in budget.items() if value is not None}
-    return Terms(**body.columns, extra=body.others | kept, created_by=by, updated_by=by)
+    return OwnTerms(**body.columns, extra=body.others | kept, created_by=by, updated_by=by)
 
 
 async def set_new_budget(tx: Tx, key_id: UUID, body: GenerateKey) -> None:

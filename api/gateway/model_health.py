@@ -16,7 +16,7 @@ FAILING = "its provider fails, the circuit is open"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class AliasHealth:
     """An active alias and what is wrong with it. is_usable: it can be asked all the same."""
 
     model: str
@@ -32,10 +32,10 @@ class ModelHealth:
     def __init__(self, rt: Runtime) -> None:
         self._rt = rt
         self._lock = asyncio.Lock()
-        self._seen: Sequence[Standing] = ()
+        self._seen: Sequence[AliasHealth] = ()
         self._seen_at = -KEEP_S
 
-    async def now(self) -> Sequence[Standing]:
+    async def now(self) -> Sequence[AliasHealth]:
         """Every active alias, by name. Raises what a database that is down raises, within a second or two."""
         async with asyncio.timeout(CHECK_S), self._lock:
             if time.monotonic() - self._seen_at >= KEEP_S:
@@ -46,9 +46,9 @@ class ModelHealth:
                 self._seen_at = began
             return self._seen
 
-    def _standing(self, alias: Active, *, is_failing: bool) -> Standing:
+    def _standing(self, alias: Active, *, is_failing: bool) -> AliasHealth:
         lack = self._lack(alias)
-        return Standing(
+        return AliasHealth(
             model=alias.alias,
             provider=alias.provider,
             groups=tuple(alias.groups),

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.auth import Caller
 from api.gateway import key_objects
-from shared import budgets, credentials, key_views, keys, teams
+from shared import budgets, key_secrets, key_views, keys, teams
 from shared.db import Tx
 from shared.errors import NotFound
 from shared.key_views import Filter, KeyView, Named
@@ -25,7 +25,7 @@ def is_token(given: str) -> bool:
 
 def hash_of(given: str) -> bytes:
     """The hash of a key that is given in clear or as its hash."""
-    return bytes.fromhex(given) if is_token(given) else credentials.key_hash(given)
+    return bytes.fromhex(given) if is_token(given) else key_secrets.key_hash(given)
 
 
 async def find(tx: Tx, given: str) -> Named:

@@ -168,7 +168,7 @@ async def delete_group(rt: Runtime, caller: Caller, group_name: str) -> dict[str
 
 
 async def _record(tx: Tx, caller: Caller, verb: str, group_name: str, **details: Any) -> None:
-    await audit.record(tx, caller.actor, f"{verb}_{KIND}", KIND, group_name, details)
+    await audit.record(tx, caller.admin, f"{verb}_{KIND}", KIND, group_name, details)
 
 
 async def _lock(tx: CoreTx, group_name: str) -> None:

@@ -14,7 +14,7 @@ from api.wire.admins import AdminUser, ChangePassword, LoggedIn, Login, Setup, S
 from api.wire.answers import Message
 from shared import admin_sessions, admin_users, audit, login_failures
 from shared.admin_users import User
-from shared.audit import Actor
+from shared.audit import Admin
 from shared.db import CoreTx, Tx
 from shared.errors import BadRequest, TooManyRequests, Unauthorized
 from shared.runtime import Runtime
@@ -90,7 +90,7 @@ async def logout(rt: Runtime, caller: Caller, once: Once) -> dict[str, Any]:
     """End this session."""
     async with rt.db.transaction() as tx:
         await admin_sessions.end(tx, caller.session or b"")
-        await audit.record(tx, caller.actor, "logout", "admin_user", str(caller.user_id))
+        await audit.record(tx, caller.admin, "logout", "admin_user", str(caller.user_id))
         return await once.keep(tx, {"message": "Logged out successfully"})
 
 
@@ -121,7 +121,7 @@ async def change_own_password(rt: Runtime, caller: Caller, body: ChangePassword,
         if not await admin_users.change_password(tx, user, password_hash):
             raise wrong
         await admin_sessions.end_all(tx, user.id, but=caller.session)
-        await audit.record(tx, caller.actor, "changed_password", "admin_user", str(user.id))
+        await audit.record(tx, caller.admin, "changed_password", "admin_user", str(user.id))
         return await once.keep(tx, {"message": "Password changed successfully"})
 
 
@@ -141,7 +141,7 @@ async def _refuse_throttled(tx: Tx, email: str, address: str) -> None:
 async def _logged_in(tx: CoreTx, rt: Runtime, request: Request, user: User, action: str) -> dict[str, Any]:
     address = auth.address_of(request)
     token = await sessions.open_session(tx, rt.settings, user, address)
-    await audit.record(tx, Actor(user_id=str(user.id), ip_address=address), action, "admin_user", str(user.id))
+    await audit.record(tx, Admin(user_id=str(user.id), ip_address=address), action, "admin_user", str(user.id))
     return {
         "access_token": token,
         "token_type": "bearer",
@@ -152,6 +152,6 @@ async def _logged_in(tx: CoreTx, rt: Runtime, request: Request, user: User, acti
 
 async def _audit_failed(tx: Tx, user: User | None, email: str, address: str) -> None:
     """What was tried is kept of known users only: people type passwords into the wrong field."""
-    by = Actor(user_id="anonymous", ip_address=address)
+    by = Admin(user_id="anonymous", ip_address=address)
     resource_id = str(user.id) if user else None
     await audit.record(tx, by, "login_failed", "admin_user", resource_id, {"email": email} if user else {})

@@ -55,12 +55,12 @@ async def create_user(rt: Runtime, caller: Caller, body: NewUser, once: Once) ->
             role=body.role,
             password_hash=password_hash,
             metadata=body.metadata,
-            created_by=caller.actor.user_id if caller.actor else None,
+            created_by=caller.admin.user_id if caller.admin else None,
         )
         if made is None:
             raise BadRequest("Email already registered")
         details = {"email": made.email, "role": made.role}
-        await audit.record(tx, caller.actor, "created_user", "admin_user", str(made.id), details)
+        await audit.record(tx, caller.admin, "created_user", "admin_user", str(made.id), details)
         return await once.keep(tx, user_object(made))
 
 
@@ -96,7 +96,7 @@ async def delete_user(rt: Runtime, caller: Caller, user_id: str) -> dict[str, An
         await admin_users.lock(tx)
         target = await _modifiable(tx, caller, user_id, "Admins cannot delete owner or admin users")
         await _deactivated(tx, target)
-        await audit.record(tx, caller.actor, "deleted_user", "admin_user", str(target.id), {"email": target.email})
+        await audit.record(tx, caller.admin, "deleted_user", "admin_user", str(target.id), {"email": target.email})
     return {"message": "User deleted successfully"}
 
 
@@ -111,7 +111,7 @@ async def reset_password(rt: Runtime, caller: Caller, user_id: str, body: ResetP
         if target is None:
             raise NotFound(UNKNOWN)
         await admin_sessions.end_all(tx, target.id)
-        await audit.record(tx, caller.actor, "changed_password", "admin_user", str(target.id))
+        await audit.record(tx, caller.admin, "changed_password", "admin_user", str(target.id))
         return await once.keep(tx, {"message": "Password changed successfully"})
 
 
@@ -156,7 +156,7 @@ async def _changed(tx: CoreTx, caller: Caller, target: User, wanted: dict[str, A
     if user is None:
         raise NotFound(UNKNOWN)
     details = {name: value for name, value in wanted.items() if name != "metadata"} | {"changed": sorted(wanted)}
-    await audit.record(tx, caller.actor, "updated_user", "admin_user", str(user.id), details)
+    await audit.record(tx, caller.admin, "updated_user", "admin_user", str(user.id), details)
     return user
 
 

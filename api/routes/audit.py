@@ -23,6 +23,6 @@ async def list_audit_logs(rt: Runtime, request: Request, query: AuditQuery) -> R
     )
     async with rt.db.statement() as tx:
         total = await audit.count(tx, wanted)
-        lines = await audit.page(tx, wanted, limit=query.limit, offset=query.offset)
+        entries = await audit.page(tx, wanted, limit=query.limit, offset=query.offset)
     headers = {"X-Total-Count": str(total), **next_link(request, query, total)}
-    return Reply(body=[audit_object(line) for line in lines], headers=headers)
+    return Reply(body=[audit_object(entry) for entry in entries], headers=headers)

@@ -12,7 +12,7 @@ from api.batch_objects import batch_object, find_batch
 from api.desk import Desk
 from api.gateway.face import GATEWAY
 from api.http import endpoint
-from api.new_batch import VERDICT_S, Wanted
+from api.new_batch import VERDICT_S, Asked
 from api.once import Once
 from api.replies import Reply
 from api.submission import Sealed
@@ -20,13 +20,13 @@ from api.wire.batches import BatchOut, RetryIn, window_s
 from shared import batch_retries, batches, callbacks, clock, ids, jobs
 from shared.batch_lists import BatchView
 from shared.batches import NewBatch
-from shared.credentials import CannotOpen
 from shared.db import Tx
 from shared.ending import End, end_job
 from shared.errors import BadRequest, Conflict
 from shared.jobs import Job
 from shared.messages import TendBatches
 from shared.runtime import Runtime
+from shared.sealer import CannotOpen
 from shared.states import BatchStatus, Endpoint, JobStatus
 
 CANCEL_S = 10.0
@@ -88,15 +88,15 @@ async def retry_batch(
         if not await batch_retries.any_left(tx, parent.id, statuses=body.statuses, codes=codes):
             raise BadRequest("No line of this batch is left to be retried with these statuses and error codes")
 
-    wanted = Wanted(
+    asked = Asked(
         new=new,
         lines=uploaded(parent.input_file_id, key.team_id, gone=GONE),
         metadata=parent.metadata,
         callback=_callback(rt, job, id_),
         check=check,
     )
-    await new_batch.make(rt, desk, request, key, wanted, once)
-    return await new_batch.told(rt, desk, caller, id_, waits, once)
+    made = await new_batch.make(rt, desk, request, key, asked, once)
+    return await new_batch.told(rt, desk, caller, id_, waits, once, made)
 
 
 async def _cancel(rt: Runtime, id_: UUID) -> None:

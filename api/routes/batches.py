@@ -11,7 +11,7 @@ from api.desk import Desk
 from api.gateway.face import GATEWAY
 from api.held_read import held_read
 from api.http import body_of, endpoint
-from api.new_batch import DRY_RUN_S, VERDICT_S, Wanted
+from api.new_batch import DRY_RUN_S, VERDICT_S, Asked
 from api.once import Once
 from api.replies import Reply
 from api.uploads import Upload
@@ -70,15 +70,15 @@ async def create_batch(
             endpoint=endpoint_at(body.endpoint),
             input_file_id=lines.file_id,
             completion_window=body.completion_window,
-            window_s=window_s(body.completion_window),
+            window_s=DRY_RUN_S if dry_run else window_s(body.completion_window),
             dry_run=dry_run,
             output_expires_after_s=body.output_expires_after.seconds if body.output_expires_after else None,
         )
-        wanted = Wanted(new=new, lines=lines, metadata=body.metadata or {}, callback=callback)
-        await new_batch.make(rt, desk, request, key, wanted, once)
+        asked = Asked(new=new, lines=lines, metadata=body.metadata or {}, callback=callback)
+        made = await new_batch.make(rt, desk, request, key, asked, once)
     if dry_run:
-        return await once.store(await new_batch.checked(rt, desk, key, id_, waits, lines.brought))
-    return await new_batch.told(rt, desk, caller, id_, waits, once, lines.brought)
+        return await once.store(await new_batch.checked(rt, desk, key, id_, waits, made.brought))
+    return await new_batch.told(rt, desk, caller, id_, waits, once, made)
 
 
 @endpoint("team", answers=BatchOut, face=GATEWAY)

@@ -105,7 +105,7 @@ async def cancel_call(rt: Runtime, caller: Caller, job_id: str, call_id: str, on
         await once.take(tx, job_id=job.id)
         ended = await closing.cancel_calls(tx, locked, call_ids=[call.id], limit=1)
         if ended or stopped:
-            await audit.record(tx, caller.actor, "cancelled_call", "call", call_id)
+            await audit.record(tx, caller.admin, "cancelled_call", "call", call_id)
         aftermath = await closing.end_calls(tx, locked, ended, now=clock.now())
     for message in (*aftermath.messages(), Stop(ids=(call.id,))):
         rt.ring(message)

@@ -16,12 +16,12 @@ from api.replies import Reply
 from api.wire.models import CredentialOut, DeletedCredentialOut, SwitchedCredentialOut
 from shared import audit, ids, names, organizations, provider_credentials
 from shared.clock import iso
-from shared.credentials import MIN_HINT_LENGTH
 from shared.db import Tx
 from shared.errors import BadRequest, NotFound
+from shared.key_secrets import MIN_HINT_LENGTH
 from shared.provider_credentials import ActiveExists, Credential, NameTaken
 from shared.runtime import Runtime
-from shared.sealed import CREDENTIAL_KEY
+from shared.sealed_columns import CREDENTIAL_KEY
 
 KIND = "provider_credential"
 TAKEN = (
@@ -87,7 +87,7 @@ async def create_credential(rt: Runtime, caller: Caller, body: CreateCredential,
         "id": id_,
         **body.model_dump(include={"organization_id", "provider", "credential_name", "api_base"}),
         **_key_columns(rt, str(id_), body.api_key),
-        "created_by": body.created_by or (caller.actor and caller.actor.user_id),
+        "created_by": body.created_by or (caller.admin and caller.admin.user_id),
     }
     try:
         async with rt.db.transaction() as tx:
@@ -220,7 +220,7 @@ async def _check_organization(tx: Tx, organization_id: str) -> None:
 
 
 async def _record(tx: Tx, caller: Caller, verb: str, credential_id: str, **details: Any) -> None:
-    await audit.record(tx, caller.actor, f"{verb}_{KIND}", KIND, credential_id, details)
+    await audit.record(tx, caller.admin, f"{verb}_{KIND}", KIND, credential_id, details)
 
 
 async def _listed(

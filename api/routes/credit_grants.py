@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, Field
 
-from api import accounts, objects, tenants
+from api import accounts, objects, team_objects
 from api.access import parse_id
 from api.accounts import Amount
 from api.auth import Caller
@@ -14,7 +14,7 @@ from api.fields import MAX_CREDITS, Absent, Description
 from api.http import endpoint
 from api.once import Once
 from api.wire.credits import AddedOut, AutoRefillOut, RefundedOut, ReplenishedOut, TransactionOut
-from shared import audit, credit_accounts, jobs, money, names, refills
+from shared import audit, credit_accounts, jobs, money, names, refilling, refills
 from shared.clock import iso
 from shared.credit_accounts import Entry
 from shared.db import Tx
@@ -121,7 +121,7 @@ async def refund(rt: Runtime, caller: Caller, once: Once, team_id: str, body: Re
         raise Invalid.at(["body", "job_id"], "job_id or credits is required", "value_error.missing")
     amount = None if body.credits_ is None else accounts.whole(body.credits_)
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         if body.job_id is not None:
             entry = await _refund_job(tx, team_id, parse_id(body.job_id, "Job not found"), amount, body.reason)
         else:
@@ -140,10 +140,11 @@ async def refund(rt: Runtime, caller: Caller, once: Once, team_id: str, body: Re
 async def configure_auto_refill(
     rt: Runtime, caller: Caller, once: Once, team_id: str, body: ConfigureAutoRefill
 ) -> dict[str, Any]:
-    """Refill the account by itself from one period after now, or no longer."""
+    """Refill the account by itself from one period after now, or no longer; refills due before are given first."""
     wanted = _refill(body) if body.enabled else None
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
+        await refilling.give_all_due(tx, team_id)
         if wanted is None:
             await refills.disable(tx, team_id)
         else:
@@ -159,7 +160,7 @@ async def configure_auto_refill(
             "message": f"Auto-refill {'enabled' if account.auto_refill else 'disabled'} successfully",
         }
         details = {"enabled": body.enabled, "amount": account.refill_amount, "period": account.refill_period}
-        await audit.record(tx, caller.actor, "configured_auto_refill", "team", team_id, details)
+        await audit.record(tx, caller.admin, "configured_auto_refill", "team", team_id, details)
         return await once.keep(tx, answer)
 
 
@@ -215,7 +216,7 @@ async def _shown(tx: Tx, entry: Entry) -> dict[str, Any]:
 
 async def _audit(tx: Tx, caller: Caller, action: str, entry: Entry, **more: Any) -> None:
     details = {"credits": entry.amount, "transaction_id": objects.transaction_id(entry), "reason": entry.reason}
-    await audit.record(tx, caller.actor, action, "team", entry.team_id, {**details, **more})
+    await audit.record(tx, caller.admin, action, "team", entry.team_id, {**details, **more})
 
 
 def _refill(body: ConfigureAutoRefill) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field
 
-from api import accounts, tenants
+from api import accounts, team_objects
 from api.accounts import Amount
 from api.auth import Caller
 from api.fields import MAX_CREDITS, Credits
@@ -82,11 +82,11 @@ async def change_budget_mode(rt: Runtime, caller: Caller, team_id: str, body: Ch
 async def _changed(
     tx: CoreTx, caller: Caller, team_id: str, columns: dict[str, Any], action: str, limits: dict[str, Any] | None = None
 ) -> Team:
-    await tenants.lock_team(tx, team_id)
+    await team_objects.lock_team(tx, team_id)
     if columns:
         await teams.change(tx, team_id, columns)
     await credit_accounts.set_limits(tx, team_id, **(limits or {}))
-    await audit.record(tx, caller.actor, action, "team", team_id, {**columns, **(limits or {})})
+    await audit.record(tx, caller.admin, action, "team", team_id, {**columns, **(limits or {})})
     team, _ = await accounts.find(tx, team_id)
     return team
 

@@ -12,11 +12,11 @@ from api.http import endpoint
 from api.lists import next_link
 from api.once import Once
 from api.replies import Reply
-from api.tenants import find_team
+from api.team_objects import find_team
 from api.webhook_access import find_endpoint
 from api.wire.deliveries import AllDeliveriesQuery, DeliveriesOut, DeliveriesQuery, DeliveryDetailOut, DeliveryOut
 from shared import audit, delivery_lists, delivery_queues, event_types
-from shared.delivery_lists import Wanted
+from shared.delivery_lists import Filter
 from shared.errors import Conflict, Forbidden, Invalid
 from shared.messages import Deliver
 from shared.runtime import Runtime
@@ -75,7 +75,7 @@ async def retry_delivery(rt: Runtime, caller: Caller, delivery_id: str, once: On
         if queue_id is None:
             raise Conflict(_why_not_sent(await find_delivery(tx, caller, delivery_id)))
         shown = delivery_object(await find_delivery(tx, caller, delivery_id))
-        await audit.record(tx, caller.actor, "retried_delivery", "webhook_delivery", shown["delivery_id"])
+        await audit.record(tx, caller.admin, "retried_delivery", "webhook_delivery", shown["delivery_id"])
         reply = await once.keep(tx, Reply(body=shown, status=202))
     rt.ring(Deliver(ids=(queue_id,)))
     return reply
@@ -90,7 +90,7 @@ async def cancel_delivery(rt: Runtime, caller: Caller, delivery_id: str, once: O
             seen = await find_delivery(tx, caller, delivery_id)
             raise Conflict(IN_FLIGHT if seen.is_in_flight else f"Delivery has ended: it is {seen.state}")
         shown = delivery_object(await find_delivery(tx, caller, delivery_id))
-        await audit.record(tx, caller.actor, "cancelled_delivery", "webhook_delivery", shown["delivery_id"])
+        await audit.record(tx, caller.admin, "cancelled_delivery", "webhook_delivery", shown["delivery_id"])
         return await once.keep(tx, shown)
 
 
@@ -119,11 +119,11 @@ async def _page(
     return Reply(body=body, headers=next_link(request, query, total))
 
 
-def _wanted(request: Request, query: DeliveriesQuery, team_id: str, endpoint_id: UUID | None) -> Wanted:
+def _wanted(request: Request, query: DeliveriesQuery, team_id: str, endpoint_id: UUID | None) -> Filter:
     """The filters of a query. Raises BadRequest, Invalid."""
     types = None if query.event_type is None else seen_types(query.event_type.split(","))
     words = [word for given in request.query_params.getlist("status") for word in given.split(",")]
-    return Wanted(
+    return Filter(
         team_id=team_id,
         endpoint_id=endpoint_id,
         states=states(words) if words else None,

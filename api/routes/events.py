@@ -1,5 +1,6 @@
 """The event log: pages of a team's or a job's events, the same as a stream, and what an endpoint has missed."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -18,15 +19,16 @@ from api.lists import MILLISECOND
 from api.log_reading import STREAM_READ, Reader
 from api.once import Once
 from api.replies import JSON
-from api.tenants import find_team
+from api.team_objects import find_team
 from api.webhook_access import find_endpoint
 from api.wire.event_log import CursorQuery, EventPageOut, EventsQuery, JobEventsQuery
 from api.wire.events import EventOut
 from api.wire.media import EVENTS
-from shared import event_log, event_types, ids
+from shared import batches, event_log, event_types, ids
 from shared.db import Tx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
-from shared.event_log import Entry, Wanted
+from shared.event_log import Entry, Filter
+from shared.jobs import JobView
 from shared.runtime import Runtime
 
 
@@ -87,6 +89,8 @@ async def list_job_events(
 ) -> Response:
     """A job's events, oldest first; with `Accept: text/event-stream` as they come, until the job has ended.
 
+    Of a batch the last event is `batch.completed`, `batch.failed`, `batch.expired` or `batch.cancelled`.
+
     204: the client has the final event, and should not connect again.
     """
     streams = _wants_stream(request)
@@ -103,9 +107,19 @@ async def list_job_events(
         )
         place = await reader.start(tx, _cursor(request, query) if streams else query.after)
         found = None if streams else await reader.read(tx, place)
+        if found is None:
+            last, is_final = await _end_of(tx, job)
     if found is None:
-        return await log_reading.job_streamed(desk, reader, place, is_final=job.is_final)
+        return await log_reading.job_streamed(desk, reader, place, last=last, is_final=is_final)
     return await log_reading.held(desk, reader, request, query.wait_s, found)
+
+
+async def _end_of(tx: Tx, job: JobView) -> tuple[Collection[str], bool]:
+    """With which events a job's stream ends, and whether one of them is recorded."""
+    batch = await batches.read(tx, job.id) if job.is_batch else None
+    if batch is None:
+        return log_reading.LAST_OF_JOB, job.is_final
+    return log_reading.LAST_OF_BATCH, batch.is_final
 
 
 @endpoint("any", answers=EventPageOut)
@@ -113,16 +127,16 @@ async def list_missed(rt: Runtime, caller: Caller, webhook_id: str, query: Curso
     """What a webhook endpoint wants and has not acknowledged, oldest first; without `since` from its creation on."""
     async with rt.db.hot_statement() as tx:
         webhook = await find_endpoint(tx, caller, webhook_id)
-        wanted = Wanted(since=query.since_at, undelivered=True, endpoint_id=webhook.id)
+        wanted = Filter(since=query.since_at, undelivered=True, endpoint_id=webhook.id)
         reader = Reader(rt=rt, team_id=webhook.team_id, wanted=wanted, limit=query.limit)
         place = await reader.start(tx, query.after)
         return log_reading.page(await reader.read(tx, place))
 
 
-def _wanted(query: JobEventsQuery, job_id: UUID | None = None) -> Wanted:
+def _wanted(query: JobEventsQuery, job_id: UUID | None = None) -> Filter:
     """The filters of a query. Raises BadRequest."""
     until = query.until_at
-    return Wanted(
+    return Filter(
         types=_types(query.types),
         job_id=job_id,
         since=query.since_at,
@@ -139,7 +153,7 @@ def _types(text: str | None) -> list[str] | None:
     return event_types.matching(names) if names else None
 
 
-async def _undelivered(tx: Tx, caller: Caller, team_id: str, query: EventsQuery, wanted: Wanted) -> Wanted:
+async def _undelivered(tx: Tx, caller: Caller, team_id: str, query: EventsQuery, wanted: Filter) -> Filter:
     """With the condition on deliveries. Raises Invalid, NotFound, Forbidden."""
     if query.delivered is not False:
         raise Invalid.at(["query", "delivered"], "Input should be false", "value_error.delivered")

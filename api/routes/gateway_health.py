@@ -8,7 +8,7 @@ from starlette.requests import Request
 from api.auth import Authenticator
 from api.desk import Desk
 from api.gateway.face import GATEWAY
-from api.gateway.model_health import ModelHealth, Standing
+from api.gateway.model_health import AliasHealth, ModelHealth
 from api.http import endpoint
 from api.replies import Reply
 from api.wire.gateway_models import ModelHealthOut, ModelHealthQuery, NoModelOut
@@ -47,7 +47,7 @@ def _health(request: Request) -> ModelHealth:
     return found
 
 
-def _named(standing: Sequence[Standing], model: str | None) -> list[Standing]:
+def _named(standing: Sequence[AliasHealth], model: str | None) -> list[AliasHealth]:
     """All, or the alias of this name, or the members of the group. Raises UnknownModel when none is active."""
     if model is None:
         return list(standing)
@@ -58,7 +58,7 @@ def _named(standing: Sequence[Standing], model: str | None) -> list[Standing]:
     return found
 
 
-def _endpoint(one: Standing) -> dict[str, str]:
+def _endpoint(one: AliasHealth) -> dict[str, str]:
     return {"model": one.model, "provider": one.provider}
 
 

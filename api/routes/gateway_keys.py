@@ -13,7 +13,7 @@ from api.gateway.key_bodies import DeleteKeys, GenerateKey, KeyListQuery, KeyQue
 from api.http import endpoint
 from api.once import Once
 from api.wire.gateway_keys import ChangedKeyOut, DeletedKeysOut, GeneratedKeyOut, KeyInfoOut, KeyListOut
-from shared import audit, credentials, key_views, keys
+from shared import audit, key_secrets, key_views, keys
 from shared.db import Tx
 from shared.errors import BadRequest, Forbidden
 from shared.key_views import Filter, Named
@@ -25,14 +25,14 @@ async def key_generate(rt: Runtime, caller: Caller, body: GenerateKey, once: Onc
     """A new key of a team; the only answer that shows it."""
     if body.key is not None:
         new_key.check_own(rt, body.key, field="key")
-    secret = body.key or credentials.new_virtual_key()
+    secret = body.key or key_secrets.new_virtual_key()
     async with rt.db.transaction() as tx:
         team_id = await key_terms.lock_team(rt, tx, body)
         key_id = await new_key.store(tx, team_id, secret, key_terms.of_new(body, caller.by))
         if body.duration is not None:
             await new_key.set_expiry(tx, key_id, body.duration)
         await key_terms.set_new_budget(tx, key_id, body)
-        await audit.record(tx, caller.actor, "created_key", "key", str(key_id), body.logged() | {"team_id": team_id})
+        await audit.record(tx, caller.admin, "created_key", "key", str(key_id), body.logged() | {"team_id": team_id})
         made = await named_keys.view(tx, await named_keys.find(tx, secret))
         return await once.keep(tx, key_objects.generated(*made, secret=secret, duration=body.duration))
 
@@ -62,7 +62,7 @@ async def key_update(rt: Runtime, caller: Caller, body: UpdateKey, once: Once) -
         await named_keys.lock(tx, named)
         await key_terms.change(tx, *await named_keys.view(tx, named), body, caller.by)
         details = body.logged() | {"team_id": named.team_id}
-        await audit.record(tx, caller.actor, "updated_key", "key", str(named.id), details)
+        await audit.record(tx, caller.admin, "updated_key", "key", str(named.id), details)
         return await once.keep(tx, await _changed(tx, body.key, named))
 
 
@@ -88,7 +88,7 @@ async def key_regenerate(rt: Runtime, caller: Caller, body: RegenerateKey, once:
             tx, named.team_id, named.id, replaced=replaced, grace_s=body.grace_s, by=caller.by
         )
         details = {"team_id": named.team_id, "grace_s": body.grace_s}
-        await audit.record(tx, caller.actor, "rotated_key", "key", str(named.id), details)
+        await audit.record(tx, caller.admin, "rotated_key", "key", str(named.id), details)
         made = await named_keys.view(tx, named)
         return await once.keep(tx, key_objects.generated(*made, secret=secret, duration=None))
 
@@ -129,7 +129,7 @@ async def _set_blocked(rt: Runtime, caller: Caller, body: OneKey, once: Once, *,
         await named_keys.lock(tx, named)
         await keys.change(tx, named.id, {"blocked": blocked, "updated_by": caller.by})
         action = "blocked_key" if blocked else "unblocked_key"
-        await audit.record(tx, caller.actor, action, "key", str(named.id), {"team_id": named.team_id})
+        await audit.record(tx, caller.admin, action, "key", str(named.id), {"team_id": named.team_id})
         return await once.keep(tx, await _changed(tx, body.key, named))
 
 
@@ -142,7 +142,7 @@ async def _changed(tx: Tx, given: str, named: Named) -> dict[str, Any]:
 async def _revoked(tx: Tx, caller: Caller, key: Named) -> bool:
     if not await keys.revoke(tx, key.team_id, key.id):
         return False
-    await audit.record(tx, caller.actor, "revoked_key", "key", str(key.id), {"team_id": key.team_id})
+    await audit.record(tx, caller.admin, "revoked_key", "key", str(key.id), {"team_id": key.team_id})
     return True
 
 

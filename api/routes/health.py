@@ -15,6 +15,7 @@ from shared.settings import VERSION
 
 CHECK_S = 1.0
 LATER = {"Retry-After": "1"}
+READ_ONLY = "database takes no writes"
 
 
 @endpoint("none", answers=HealthOut)
@@ -39,26 +40,32 @@ async def database(rt: Runtime) -> Reply:
 
 @endpoint("none", answers={200: ReadinessOut, 503: NotReadyOut | EndingOut})
 async def readiness(rt: Runtime, desk: Desk) -> Reply:
-    """Whether work can be accepted: 503 without Postgres or its migrations, `degraded` without Redis or far behind."""
+    """Whether work can be accepted: 503 without Postgres or its migrations.
+
+    `degraded` without Redis, far behind, or where Postgres takes no writes.
+    """
     if desk.door.is_closed:
         return Reply(body={"status": "shutting_down"}, status=503, headers=LATER)
     postgres, redis = await asyncio.gather(_database(rt), _redis(rt))
     backlog = None if redis or postgres else _backlog(desk.door)
     reasons = [reason for reason in (postgres, redis, backlog) if reason]
+    is_unhealthy = postgres is not None and postgres != READ_ONLY
     body: dict[str, Any] = {
-        "status": "unhealthy" if postgres else "degraded" if reasons else "healthy",
+        "status": "unhealthy" if is_unhealthy else "degraded" if reasons else "healthy",
         "db": "disconnected" if postgres == "database unreachable" else "connected",
         "redis": "disconnected" if redis == "redis unreachable" else "connected",
         "queue": "backlog" if backlog else "unknown" if reasons else "ok",
         "reasons": reasons,
     }
-    return Reply(body=body, status=503 if postgres else 200, headers=LATER if postgres else {})
+    return Reply(body=body, status=503 if is_unhealthy else 200, headers=LATER if is_unhealthy else {})
 
 
 async def _database(rt: Runtime) -> str | None:
     try:
         async with asyncio.timeout(CHECK_S), rt.db.statement() as tx:
-            return None if await schema.is_current(tx) else "migrations missing"
+            if not await schema.is_current(tx):
+                return "migrations missing"
+            return None if await schema.takes_writes(tx) else READ_ONLY
     except DatabaseDown:
         return "database unreachable"
 

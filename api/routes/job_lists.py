@@ -9,7 +9,7 @@ from api.http import endpoint
 from api.job_lists import call_detail, listed_job, statuses, summary
 from api.lists import next_link
 from api.replies import Reply
-from api.tenants import find_team
+from api.team_objects import find_team
 from api.wire.job_lists import (
     AllJobsQuery,
     DetailQuery,
@@ -22,7 +22,7 @@ from api.wire.job_lists import (
 )
 from shared import ids, job_lists, names, usage
 from shared.errors import BadRequest, Forbidden, NotFound
-from shared.job_lists import Part, Wanted
+from shared.job_lists import Filter, Part
 from shared.runtime import Runtime
 from shared.snapshot import snapshot
 
@@ -58,7 +58,7 @@ async def list_team_jobs(rt: Runtime, caller: Caller, request: Request, team_id:
 @endpoint("admin:r", answers=JobSummariesOut)
 async def list_job_summaries(rt: Runtime, request: Request, team_id: str, query: SummariesQuery) -> dict[str, Any]:
     """A team's jobs as numbered pages, newest first; jobs without calls too."""
-    wanted = Wanted(
+    wanted = Filter(
         team_id=team_id,
         statuses=statuses(request.query_params.getlist("status")),
         job_type=query.job_type,
@@ -99,7 +99,7 @@ async def look_into_job(rt: Runtime, request: Request, team_id: str, job_id: str
 
 
 async def _page(
-    rt: Runtime, caller: Caller, request: Request, query: JobsQuery, wanted: Wanted
+    rt: Runtime, caller: Caller, request: Request, query: JobsQuery, wanted: Filter
 ) -> tuple[dict[str, Any], dict[str, str]]:
     part = Part(limit=query.limit, offset=query.offset, sort_by=query.sort_by, order=query.order)
     async with snapshot(rt.db) as tx:
@@ -110,8 +110,8 @@ async def _page(
     return body, next_link(request, query, total)
 
 
-def _wanted(request: Request, query: JobsQuery, *, team_id: str | None, teams: list[str] | None = None) -> Wanted:
-    return Wanted(
+def _wanted(request: Request, query: JobsQuery, *, team_id: str | None, teams: list[str] | None = None) -> Filter:
+    return Filter(
         team_id=team_id,
         teams=teams,
         statuses=statuses(request.query_params.getlist("status")),

@@ -20,7 +20,7 @@ from api.wire.batches import checked_metadata
 from api.wire.calls import CallIn
 from api.wire.job_answers import AcceptedJobOut, ClosingOut, JobCostsBreakdownOut, JobOut, MetadataOut
 from api.wire.jobs import CancelIn, CompleteIn, CostsQuery, JobIn, MetadataIn, WaitQuery
-from shared import attempts, calls, clock, deliveries, ids, intake, jobs, money
+from shared import attempts, callback_states, calls, clock, ids, intake, jobs, money
 from shared.db import Tx
 from shared.ending import End, end_job
 from shared.errors import Conflict, Forbidden, Invalid, NotFound
@@ -126,7 +126,7 @@ async def cancel_job(rt: Runtime, caller: Caller, job_id: str, body: CancelIn, o
             raise Conflict(f"Job is already {job.status}")
         return job is not None and not job.is_final
 
-    end = End(status=JobStatus.CANCELLED, error=body.reason, claim=once.claim(job_id=id_), by=caller.actor)
+    end = End(status=JobStatus.CANCELLED, error=body.reason, claim=once.claim(job_id=id_), by=caller.admin)
     await end_job(rt, id_, end, may_cancel)
     return await once.store(await _closing(rt, id_))
 
@@ -246,7 +246,7 @@ async def _created(
 
 
 async def _shown(tx: Tx, job: JobView, *, admin: bool) -> dict[str, Any]:
-    state = await deliveries.callback_state(tx, job.id) if job.callback_url is not None else None
+    state = await callback_states.of_job(tx, job.id) if job.callback_url is not None else None
     return views.job_object(job, admin=admin, callback_state=state)
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from starlette.requests import Request
 
-from api import new_key, tenants
+from api import new_key, team_objects
 from api.access import parse_id
 from api.auth import Caller
 from api.http import endpoint
@@ -14,7 +14,7 @@ from api.once import Once
 from api.replies import Reply
 from api.wire.key_bodies import ChangeKey, CreateKey, RotateKey
 from api.wire.keys import KeyOut, NewKeyOut, RevokedKeyOut, RotatedKeyOut, RotatedVirtualKeyOut
-from shared import audit, budgets, credentials, key_views, keys, money
+from shared import audit, budgets, key_secrets, key_views, keys, money
 from shared.clock import iso
 from shared.db import CoreTx, Tx
 from shared.errors import NotFound
@@ -30,15 +30,15 @@ async def create_key(rt: Runtime, caller: Caller, team_id: str, body: CreateKey,
     """Another key of the team; the only answer that shows it."""
     if body.virtual_key is not None:
         new_key.check_own(rt, body.virtual_key)
-    secret = body.virtual_key or credentials.new_virtual_key()
+    secret = body.virtual_key or key_secrets.new_virtual_key()
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         key_id = await new_key.store(tx, team_id, secret, new_key.terms_of(body, caller.by))
         if body.duration is not None:
             await new_key.set_expiry(tx, key_id, body.duration)
         await new_key.change_budget(tx, key_id, body)
         details = body.model_dump(mode="json", exclude_unset=True, exclude=SECRET) | {"team_id": team_id}
-        await audit.record(tx, caller.actor, "created_key", "key", str(key_id), details)
+        await audit.record(tx, caller.admin, "created_key", "key", str(key_id), details)
         return await once.keep(tx, {**await _shown(tx, team_id, key_id), "virtual_key": secret})
 
 
@@ -46,7 +46,7 @@ async def create_key(rt: Runtime, caller: Caller, team_id: str, body: CreateKey,
 async def list_keys(rt: Runtime, request: Request, team_id: str, query: Page) -> Reply:
     """The team's keys, newest first, revoked ones too."""
     async with rt.db.statement() as tx:
-        await tenants.find_team(tx, team_id)
+        await team_objects.find_team(tx, team_id)
         wanted = Filter(team_id=team_id)
         found = await key_views.page(tx, wanted, limit=query.limit, offset=query.offset)
         held = await budgets.of_keys(tx, [key.id for key in found])
@@ -60,7 +60,7 @@ async def get_key(rt: Runtime, team_id: str, key_id: str) -> dict[str, Any]:
     """A key, masked."""
     id_ = parse_id(key_id, UNKNOWN)
     async with rt.db.statement() as tx:
-        await tenants.find_team(tx, team_id)
+        await team_objects.find_team(tx, team_id)
         return await _shown(tx, team_id, id_)
 
 
@@ -77,7 +77,7 @@ async def change_key(rt: Runtime, caller: Caller, team_id: str, key_id: str, bod
             await new_key.set_expiry(tx, id_, body.duration)
         await new_key.change_budget(tx, id_, body)
         details = body.model_dump(mode="json", exclude_unset=True) | {"team_id": team_id}
-        await audit.record(tx, caller.actor, "updated_key", "key", key_id, details)
+        await audit.record(tx, caller.admin, "updated_key", "key", key_id, details)
         return await _shown(tx, team_id, id_)
 
 
@@ -86,10 +86,10 @@ async def revoke_key(rt: Runtime, caller: Caller, team_id: str, key_id: str) -> 
     """Let the key open nothing any more; its alias is free again."""
     id_ = parse_id(key_id, UNKNOWN)
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         if not await keys.revoke(tx, team_id, id_):
             raise NotFound(UNKNOWN)
-        await audit.record(tx, caller.actor, "revoked_key", "key", key_id, {"team_id": team_id})
+        await audit.record(tx, caller.admin, "revoked_key", "key", key_id, {"team_id": team_id})
     return {"key_id": str(id_), "message": "Key revoked successfully"}
 
 
@@ -97,16 +97,16 @@ async def revoke_key(rt: Runtime, caller: Caller, team_id: str, key_id: str) -> 
 async def rotate_team_key(rt: Runtime, caller: Caller, team_id: str, body: RotateKey, once: Once) -> dict[str, Any]:
     """A new secret for the team's own key: the oldest that is not revoked, or a new key when there is none."""
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         key_id = await keys.first(tx, team_id)
         if key_id is None:
-            secret = credentials.new_virtual_key()
+            secret = key_secrets.new_virtual_key()
             key_id = await new_key.store(tx, team_id, secret)
             rotated: dict[str, Any] = {"team_id": team_id, "virtual_key": secret, "previous_key_expires_at": None}
         else:
             rotated = await _rotated(tx, caller, team_id, key_id, body.grace_s)
         details = {"team_id": team_id, "grace_s": body.grace_s}
-        await audit.record(tx, caller.actor, "rotated_key", "key", str(key_id), details)
+        await audit.record(tx, caller.admin, "rotated_key", "key", str(key_id), details)
         return await once.keep(tx, rotated)
 
 
@@ -117,10 +117,10 @@ async def rotate_key(
     """A new secret for this key; its id, limits and budget stay."""
     id_ = parse_id(key_id, UNKNOWN)
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         rotated = await _rotated(tx, caller, team_id, id_, body.grace_s)
         details = {"team_id": team_id, "grace_s": body.grace_s}
-        await audit.record(tx, caller.actor, "rotated_key", "key", key_id, details)
+        await audit.record(tx, caller.admin, "rotated_key", "key", key_id, details)
         return await once.keep(tx, {"key_id": str(id_), **rotated})
 
 
@@ -133,7 +133,7 @@ async def _rotated(tx: CoreTx, caller: Caller, team_id: str, key_id: UUID, grace
 
 
 async def _lock(tx: Tx, team_id: str, key_id: UUID) -> tuple[bytes, str]:
-    await tenants.lock_team(tx, team_id)
+    await team_objects.lock_team(tx, team_id)
     found = await keys.lock(tx, team_id, key_id)
     if found is None:
         raise NotFound(UNKNOWN)

@@ -12,7 +12,7 @@ from api.metrics import Metrics
 from api.sessions import CHALLENGE
 from api.wire.errors import Error
 from api.wire.media import Media
-from shared import credentials
+from shared import key_secrets
 from shared.errors import Unauthorized
 from shared.runtime import Runtime
 
@@ -44,5 +44,5 @@ def _check(request: Request, token: str) -> None:
     if not token:
         return
     scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not credentials.same(shown.strip(), token):
+    if scheme.lower() != "bearer" or not key_secrets.same(shown.strip(), token):
         raise Unauthorized("Invalid metrics token", headers=CHALLENGE)

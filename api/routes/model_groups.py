@@ -71,7 +71,7 @@ async def create_model_group(rt: Runtime, caller: Caller, body: CreateModelGroup
         if not await model_groups.create(tx, columns):
             raise BadRequest(f"Model group '{body.group_name}' already exists")
         models = await _set_models(rt, tx, caller, body.group_name, body.models)
-        await audit.record(tx, caller.actor, f"created_{KIND}", KIND, body.group_name, {"models": models})
+        await audit.record(tx, caller.admin, f"created_{KIND}", KIND, body.group_name, {"models": models})
         group, members = await _read(tx, body.group_name)
         return await once.keep(tx, model_objects.model_group(group, members))
 
@@ -100,7 +100,7 @@ async def set_models(rt: Runtime, caller: Caller, group_name: str, body: ModelsO
         await _lock(tx, group_name)
         models = await _set_models(rt, tx, caller, group_name, body.models)
         await model_groups.touch(tx, [group_name])
-        await audit.record(tx, caller.actor, f"updated_{KIND}", KIND, group_name, {"models": models})
+        await audit.record(tx, caller.admin, f"updated_{KIND}", KIND, group_name, {"models": models})
         return {"group_name": group_name, "models": model_objects.group_models(*await _read(tx, group_name))}
 
 
@@ -114,7 +114,7 @@ async def delete_model_group(rt: Runtime, caller: Caller, group_name: str) -> di
             count = len(group.teams)
             raise BadRequest(f"Cannot delete model group '{group_name}'. It is assigned to {count} team(s).")
         await model_groups.remove(tx, group_name)
-        await audit.record(tx, caller.actor, f"deleted_{KIND}", KIND, group_name)
+        await audit.record(tx, caller.admin, f"deleted_{KIND}", KIND, group_name)
     return {"message": f"Model group '{group_name}' deleted successfully"}
 
 
@@ -178,7 +178,7 @@ async def _set_models(
         columns = columns_of_name(rt.prices, name)
         if await model_aliases.create(tx, columns):
             details = {"litellm_model": columns["litellm_model"], "model_group": group_name}
-            await audit.record(tx, caller.actor, "created_alias", "alias", name, details)
+            await audit.record(tx, caller.admin, "created_alias", "alias", name, details)
     # One may have been deleted again since.
     await lock_aliases(tx, list(wanted))
     await model_groups.set_members(tx, group_name, list(wanted), list(wanted.values()))

@@ -41,7 +41,7 @@ async def create_alias(rt: Runtime, caller: Caller, body: CreateAlias, once: Onc
         if not await model_aliases.create(tx, {**named, **columns}):
             raise BadRequest(f"Model alias '{body.alias}' already exists")
         await _join_groups(tx, body.access_groups, body.alias)
-        await audit.record(tx, caller.actor, "created_alias", "alias", body.alias, _details(body, columns))
+        await audit.record(tx, caller.admin, "created_alias", "alias", body.alias, _details(body, columns))
         return await once.keep(tx, model_objects.alias(rt.prices, await _alias(tx, body.alias), usage_count=0))
 
 
@@ -87,7 +87,7 @@ async def change_alias(rt: Runtime, caller: Caller, alias: str, body: ChangeAlia
         await model_aliases.change(tx, alias, columns)
         await model_groups.leave(tx, left, alias)
         await _join_groups(tx, body.access_groups, alias)
-        await audit.record(tx, caller.actor, "updated_alias", "alias", alias, _details(body, columns))
+        await audit.record(tx, caller.admin, "updated_alias", "alias", alias, _details(body, columns))
     async with rt.db.statement() as tx:
         return await _alias_with_usage(rt, tx, await _alias(tx, alias))
 
@@ -98,7 +98,7 @@ async def delete_alias(rt: Runtime, caller: Caller, alias: str) -> dict[str, Any
     async with rt.db.transaction() as tx:
         if not names.is_alias(alias) or not await model_aliases.delete(tx, alias):
             raise NotFound(f"Model alias '{alias}' not found")
-        await audit.record(tx, caller.actor, "deleted_alias", "alias", alias)
+        await audit.record(tx, caller.admin, "deleted_alias", "alias", alias)
     return {"message": f"Model alias '{alias}' deleted successfully"}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from api import new_team, objects, tenants
+from api import new_team, objects, team_objects
 from api.auth import Caller
 from api.http import endpoint, validated
 from api.lists import Page, next_link
@@ -23,7 +23,7 @@ from api.wire.organizations import (
 )
 from api.wire.team_bodies import CreateTeam
 from shared import audit, credit_accounts, deletion, names, organizations, teams, usage
-from shared.audit import Actor
+from shared.audit import Admin
 from shared.clock import iso
 from shared.db import CoreTx
 from shared.errors import BadRequest, Forbidden
@@ -39,9 +39,9 @@ async def create_organization(rt: Runtime, caller: Caller, body: CreateOrganizat
         if not await organizations.create(tx, body.organization_id, name=body.name, metadata=body.metadata):
             raise BadRequest(f"Organization with ID '{body.organization_id}' already exists")
         details = body.model_dump(mode="json", exclude_unset=True)
-        await audit.record(tx, caller.actor, "created_organization", "organization", body.organization_id, details)
+        await audit.record(tx, caller.admin, "created_organization", "organization", body.organization_id, details)
         made = await _create_default_team(rt, tx, team) if team else None
-        organization = _object(await tenants.find_organization(tx, body.organization_id))
+        organization = _object(await team_objects.find_organization(tx, body.organization_id))
         return await once.keep(tx, {**organization, "default_team": made})
 
 
@@ -60,8 +60,8 @@ async def get_organization(rt: Runtime, caller: Caller, org_id: str) -> dict[str
     """The organization with its teams and what they used."""
     _check_own(caller, org_id)
     async with rt.db.statement() as tx:
-        found = await tenants.find_organization(tx, org_id)
-        used = await usage.totals(tx, organization_id=org_id)
+        found = await team_objects.find_organization(tx, org_id)
+        used = await usage.totals_of_organization(tx, org_id)
     return {**_object(found), "teams": found.teams, "usage_summary": objects.usage_summary(used)}
 
 
@@ -70,7 +70,7 @@ async def list_organization_teams(rt: Runtime, caller: Caller, org_id: str) -> d
     """Its teams, oldest first; a team reads the details of itself only."""
     _check_own(caller, org_id)
     async with rt.db.statement() as tx:
-        organization = await tenants.find_organization(tx, org_id)
+        organization = await team_objects.find_organization(tx, org_id)
         found = await teams.of_organization(tx, org_id)
         accounts = await credit_accounts.balances(tx, [team.id for team in found])
     return {
@@ -97,10 +97,10 @@ async def change_organization(rt: Runtime, caller: Caller, org_id: str, body: Ch
     """Set its name or metadata."""
     changed = body.model_dump(exclude_unset=True)
     async with rt.db.transaction() as tx:
-        await tenants.lock_organization(tx, org_id)
+        await team_objects.lock_organization(tx, org_id)
         await organizations.change(tx, org_id, changed)
-        await audit.record(tx, caller.actor, "updated_organization", "organization", org_id, changed)
-        return _object(await tenants.find_organization(tx, org_id))
+        await audit.record(tx, caller.admin, "updated_organization", "organization", org_id, changed)
+        return _object(await team_objects.find_organization(tx, org_id))
 
 
 @endpoint("admin:w", answers=OrganizationStatusOut)
@@ -109,13 +109,13 @@ async def set_organization_status(
 ) -> dict[str, Any]:
     """Serve or refuse all its teams, from their next request on."""
     async with rt.db.transaction() as tx:
-        previous = await tenants.lock_organization(tx, org_id)
+        previous = await team_objects.lock_organization(tx, org_id)
         await organizations.change(tx, org_id, {"status": body.status, "paused_until": None})
         details = {"reason": body.reason, "previous_status": previous}
         await audit.record(
-            tx, caller.actor, f"{tenants.DONE[body.status]}_organization", "organization", org_id, details
+            tx, caller.admin, f"{team_objects.DONE[body.status]}_organization", "organization", org_id, details
         )
-        found = await tenants.find_organization(tx, org_id)
+        found = await team_objects.find_organization(tx, org_id)
     return {
         "organization_id": org_id,
         "status": body.status,
@@ -129,24 +129,24 @@ async def set_organization_status(
 async def delete_organization(rt: Runtime, caller: Caller, org_id: str) -> dict[str, Any]:
     """Delete it with its default team, when it has no other; books and ids are kept."""
     if not names.is_name(org_id):
-        raise tenants.no_organization(org_id)
-    default = tenants.default_team(org_id)
+        raise team_objects.no_organization(org_id)
+    default = team_objects.default_team(org_id)
     async with rt.db.transaction() as tx:
         deleted = await organizations.lock(tx, org_id) is not None
         if deleted:
-            await _delete(tx, org_id, default, caller.actor)
+            await _delete(tx, org_id, default, caller.admin)
     if not await deletion.end_jobs(rt, default) and not deleted:
-        raise tenants.no_organization(org_id)
+        raise team_objects.no_organization(org_id)
     return {"organization_id": org_id, "message": f"Organization '{org_id}' deleted successfully"}
 
 
-async def _delete(tx: CoreTx, org_id: str, default: str, by: Actor | None) -> None:
+async def _delete(tx: CoreTx, org_id: str, default: str, by: Admin | None) -> None:
     held = [team.id for team in await teams.of_organization(tx, org_id)]
     others = [team_id for team_id in held if team_id != default]
     if others:
         raise BadRequest(f"Cannot delete organization '{org_id}' - it still has teams: {', '.join(others)}")
     if default in held:
-        await tenants.delete_team(tx, default, by=None)
+        await team_objects.delete_team(tx, default, by=None)
     await organizations.change(tx, org_id, {"status": "deleted", "paused_until": None})
     await audit.record(tx, by, "deleted_organization", "organization", org_id, {"teams": held})
 
@@ -154,7 +154,7 @@ async def _delete(tx: CoreTx, org_id: str, default: str, by: Actor | None) -> No
 def _default_team(body: CreateOrganization) -> CreateTeam:
     wanted = {
         "organization_id": body.organization_id,
-        "team_id": tenants.default_team(body.organization_id),
+        "team_id": team_objects.default_team(body.organization_id),
         "team_alias": body.default_team_name or "Default team",
         "access_groups": body.default_team_access_groups,
         "credits_allocated": body.default_team_credits,
@@ -165,7 +165,7 @@ def _default_team(body: CreateOrganization) -> CreateTeam:
 async def _create_default_team(rt: Runtime, tx: CoreTx, body: CreateTeam) -> dict[str, Any]:
     """Its line in the audit log is that of the organization."""
     made = await new_team.create(rt, tx, body, by=None)
-    team = await tenants.find_team(tx, body.team_id)
+    team = await team_objects.find_team(tx, body.team_id)
     return {
         "team_id": team.id,
         "team_alias": team.team_alias,

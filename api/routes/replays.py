@@ -80,7 +80,7 @@ async def cancel_replay(rt: Runtime, caller: Caller, replay_id: str, once: Once)
         if not await replays.cancel(tx, found.id):
             raise Conflict("Replay is not running")
         seen = await find_replay(tx, caller, replay_id)
-        await audit.record(tx, caller.actor, "cancelled_replay", "webhook_replay", replay_id)
+        await audit.record(tx, caller.admin, "cancelled_replay", "webhook_replay", replay_id)
         return await once.keep(tx, _shown(seen, await replays.sent(tx, found.id)))
 
 
@@ -106,7 +106,7 @@ async def _active(tx: CoreTx, caller: Caller, webhook_id: str) -> Endpoint:
 async def _started(tx: CoreTx, caller: Caller, made: Replay, once: Once, action: str) -> Reply:
     id_ = ids.prefixed("rpl", made.id)
     details = {"webhook_id": ids.prefixed("whe", made.endpoint_id), "matched": made.matched}
-    await audit.record(tx, caller.actor, action, "webhook_replay", id_, details)
+    await audit.record(tx, caller.admin, action, "webhook_replay", id_, details)
     body = {"replay_id": id_, "matched": made.matched, "state": made.state}
     return await once.keep(tx, Reply(body=body, status=202))
 

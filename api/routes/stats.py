@@ -6,7 +6,7 @@ from typing import Any
 from api.http import endpoint
 from api.periods import interval
 from api.routes.usage import CALLS, JOBS, calls_of, jobs_of, whole
-from api.tenants import find_organization
+from api.team_objects import find_organization
 from api.wire.usage import AnalyticsOut, DashboardOut, DatesQuery, StatsOut
 from shared import dashboard, money, usage
 from shared.runtime import Runtime

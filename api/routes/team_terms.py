@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from api import new_team, tenants
+from api import new_team, team_objects
 from api.auth import Caller
 from api.fields import WithReason
 from api.http import endpoint
@@ -65,13 +65,13 @@ async def set_markup(rt: Runtime, caller: Caller, team_id: str, body: SetMarkup)
     if asked.budget is not None:
         columns["budget_mode"] = asked.budget
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         await teams.change(tx, team_id, columns)
         if asked.limit is not None:
             await credit_accounts.set_limits(tx, team_id, limit_mode=asked.limit)
         details = body.model_dump(mode="json", exclude_unset=True)
-        await audit.record(tx, caller.actor, "updated_markup", "team", team_id, details)
-        team = await tenants.find_team(tx, team_id)
+        await audit.record(tx, caller.admin, "updated_markup", "team", team_id, details)
+        team = await team_objects.find_team(tx, team_id)
     return {
         "team_id": team_id,
         "cost_markup_percentage": float(team.cost_markup_percentage),
@@ -91,24 +91,24 @@ async def _set_status(
     *,
     until: datetime | None = None,
 ) -> dict[str, Any]:
-    done = tenants.DONE[status]
+    done = team_objects.DONE[status]
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
+        await team_objects.lock_team(tx, team_id)
         # The end of a pause would be the end of the suspension.
-        if status == "paused" and (await tenants.find_team(tx, team_id)).status == "suspended":
+        if status == "paused" and (await team_objects.find_team(tx, team_id)).status == "suspended":
             raise Conflict(f"Team '{team_id}' is suspended: resume it before it is paused")
         if not await teams.set_status(tx, team_id, status, until=until):
             raise Invalid.at(["body", "until"], "must be in the future", "value_error.past")
         details = {"reason": reason, "until": until}
-        await audit.record(tx, caller.actor, f"{done}_team", "team", team_id, details)
+        await audit.record(tx, caller.admin, f"{done}_team", "team", team_id, details)
         answer = {"team_id": team_id, "status": status, "message": f"Team '{team_id}' has been {done}"}
         return await once.keep(tx, answer)
 
 
 async def _set_groups(rt: Runtime, caller: Caller, team_id: str, body: SetGroups) -> Team:
     async with rt.db.transaction() as tx:
-        await tenants.lock_team(tx, team_id)
-        await tenants.hold_groups(tx, team_id, body.access_groups)
+        await team_objects.lock_team(tx, team_id)
+        await team_objects.hold_groups(tx, team_id, body.access_groups)
         details = {"access_groups": body.access_groups}
-        await audit.record(tx, caller.actor, "updated_access_groups", "team", team_id, details)
-        return await tenants.find_team(tx, team_id)
+        await audit.record(tx, caller.admin, "updated_access_groups", "team", team_id, details)
+        return await team_objects.find_team(tx, team_id)

@@ -12,11 +12,11 @@ from api.job_lists import usage_job
 from api.lists import next_link
 from api.periods import interval, period
 from api.replies import Reply
-from api.tenants import find_organization, find_team
+from api.team_objects import find_organization, find_team
 from api.wire.usage import CostsOut, DatesQuery, OrganizationUsageOut, PeriodQuery, TeamUsageOut, UsageQuery
 from shared import job_lists, money, usage
 from shared.errors import Forbidden
-from shared.job_lists import Part, Wanted
+from shared.job_lists import Filter, Part
 from shared.runtime import Runtime
 from shared.snapshot import snapshot
 from shared.usage import Measured, OfUser
@@ -33,7 +33,7 @@ async def team_usage(rt: Runtime, caller: Caller, request: Request, team_id: str
     async with snapshot(rt.db) as tx:
         await find_team(tx, team_id)
         label, within = period(query, await usage.today(tx))
-        wanted = Wanted(team_id=team_id, since=within.since, before=within.before)
+        wanted = Filter(team_id=team_id, since=within.since, before=within.before)
         measures = (*JOBS, *CALLS, "credits_charged", "tokens", "cost")
         sums = await usage.sums(tx, [team_id], within, by=("job_type",), measures=measures)
         users = await usage.of_users(tx, team_id, within)

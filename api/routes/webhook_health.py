@@ -15,16 +15,16 @@ async def read_webhook_health(rt: Runtime) -> dict[str, Any]:
     """Deliveries by outcome, what waits and for how long, how soon news arrive, circuits and disabled endpoints."""
     async with snapshot(rt.db) as tx:
         found = await delivery_lists.summary(tx, None)
-        standing = await delivery_health.standing(tx)
+        health = await delivery_health.find(tx)
     return {
         "counted_since": clock.iso(found.counted_since),
         "deliveries": {str(state): count for state, count in found.outcomes.items()},
-        "waiting": standing.waiting,
+        "waiting": health.waiting,
         "oldest_undelivered_age_s": rounded(found.oldest_undelivered_age_s),
         "first_attempt_p50_ms": rounded(found.first_attempt_p50_ms),
         "first_attempt_p95_ms": rounded(found.first_attempt_p95_ms),
-        "circuits": {"open": standing.open, "half_open": standing.half_open},
-        "full_queues": standing.full_queues,
-        "endpoints": standing.endpoints,
-        "disabled_by_reason": standing.disabled,
+        "circuits": {"open": health.open, "half_open": health.half_open},
+        "full_queues": health.full_queues,
+        "endpoints": health.endpoints,
+        "disabled_by_reason": health.disabled,
     }

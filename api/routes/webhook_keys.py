@@ -37,7 +37,7 @@ async def rotate_secret(rt: Runtime, caller: Caller, webhook_id: str, body: Rota
         rotated = await webhook_keys.rotate(tx, rt.sealer, found.id, grace_s=body.grace_s)
         if rotated is None:
             raise NotFound(UNKNOWN)
-        await audit.record(tx, caller.actor, "rotated_secret", "webhook", webhook_id, {"grace_s": body.grace_s})
+        await audit.record(tx, caller.admin, "rotated_secret", "webhook", webhook_id, {"grace_s": body.grace_s})
         answer = {
             "webhook_id": webhook_id,
             "secret": rotated.secret,
@@ -63,7 +63,7 @@ async def revoke_secret(rt: Runtime, caller: Caller, webhook_id: str, secret_id:
         found = await find_endpoint(tx, caller, webhook_id)
         if id_ is None or not await webhook_keys.revoke(tx, rt.sealer, found.id, id_):
             raise NotFound(UNKNOWN_KEY)
-        await audit.record(tx, caller.actor, "revoked_secret", "webhook", webhook_id, {"key_id": secret_id})
+        await audit.record(tx, caller.admin, "revoked_secret", "webhook", webhook_id, {"key_id": secret_id})
     return {"webhook_id": webhook_id, "key_id": secret_id, "message": "Key revoked successfully"}
 
 
@@ -91,7 +91,7 @@ async def rotate_callback_secret(rt: Runtime, caller: Caller, body: RotateCallba
         rotated = await webhook_keys.rotate_callback(tx, rt.sealer, team_id, grace_s=body.grace_s)
         if rotated is None:
             raise NotFound(f"Team '{team_id}' not found")
-        await audit.record(tx, caller.actor, "rotated_callback_secret", "team", team_id, {"grace_s": body.grace_s})
+        await audit.record(tx, caller.admin, "rotated_callback_secret", "team", team_id, {"grace_s": body.grace_s})
         ends_at = iso(rotated.previous_expires_at)
         answer = {"team_id": team_id, "secret": rotated.secret, "previous_expires_at": ends_at}
         return await once.keep(tx, answer)

@@ -47,7 +47,7 @@ async def send_test(
         if wait_s is not None:
             raise TooManyRequests("Too many tests of this webhook", retry_after_s=math.ceil(wait_s))
         id_ = await webhook_samples.create(tx, found.id, found.team_id, body.type)
-        await audit.record(tx, caller.actor, "tested_webhook", "webhook", webhook_id, {"type": body.type})
+        await audit.record(tx, caller.admin, "tested_webhook", "webhook", webhook_id, {"type": body.type})
         await once.take(tx, delivery_id=id_)
     webhook_samples.ring(rt, found.id)
     return await _ended(rt, desk, found, id_)

@@ -12,12 +12,12 @@ from api.lists import next_link
 from api.once import Once
 from api.replaying import check_room, recover
 from api.replies import Reply
-from api.tenants import find_team
+from api.team_objects import find_team
 from api.webhook_access import find_endpoint
 from api.webhook_objects import show_webhook, show_webhooks
 from api.wire.webhook_bodies import ChangeWebhook, EnableWebhook, Register, Terms, WebhooksQuery
 from api.wire.webhooks import DeletedWebhookOut, EnabledWebhookOut, WebhookCreatedOut, WebhookOut, WebhooksOut
-from shared import audit, credentials, ids, names, sample_deliveries, webhook_endpoints, webhook_keys
+from shared import audit, ids, names, sample_deliveries, signing, webhook_endpoints, webhook_keys
 from shared.db import CoreTx
 from shared.errors import BadRequest, Forbidden, Invalid, NotFound
 from shared.runtime import Runtime
@@ -36,10 +36,10 @@ async def register_webhook(rt: Runtime, caller: Caller, body: Register, once: On
         raise Forbidden(f"API key does not belong to team '{body.team_id}'")
     webhook_columns.check(body)
     await webhook_columns.check_url(rt, body.webhook_url)
-    id_, secret = ids.new(), credentials.new_webhook_secret()
+    id_, secret = ids.new(), signing.new_webhook_secret()
     async with rt.db.transaction() as tx:
         status = await _register(rt, tx, id_, body, secret)
-        await audit.record(tx, caller.actor, "created_webhook", "webhook", ids.prefixed("whe", id_), _told(body))
+        await audit.record(tx, caller.admin, "created_webhook", "webhook", ids.prefixed("whe", id_), _told(body))
         answer = await once.keep(tx, {**await show_webhook(rt, tx, id_), "secret": secret})
     if status == "pending_verification":
         webhook_samples.ring(rt, id_)
@@ -91,7 +91,7 @@ async def change_webhook(rt: Runtime, caller: Caller, webhook_id: str, body: Cha
         values = {**webhook_columns.columns(rt, old.id, body, sent), **url}
         active = body.is_active if "is_active" in sent else None
         then = await webhook_changes.apply(rt, tx, old, values, active=active)
-        await audit.record(tx, caller.actor, "updated_webhook", "webhook", webhook_id, _told(body))
+        await audit.record(tx, caller.admin, "updated_webhook", "webhook", webhook_id, _told(body))
         answer = await show_webhook(rt, tx, old.id)
     await webhook_changes.follow(rt, old.id, then)
     return answer
@@ -105,7 +105,7 @@ async def delete_webhook(rt: Runtime, caller: Caller, webhook_id: str) -> dict[s
         await sample_deliveries.discard(tx, known.id, reason=webhook_changes.DELETED)
         old = await _locked(tx, known)
         await webhook_endpoints.delete(tx, old.id)
-        await audit.record(tx, caller.actor, "deleted_webhook", "webhook", webhook_id)
+        await audit.record(tx, caller.admin, "deleted_webhook", "webhook", webhook_id)
     await webhook_changes.discard(rt, old.id, webhook_changes.DELETED)
     return {"webhook_id": webhook_id, "deleted": True, "message": "Webhook deleted successfully"}
 
@@ -129,7 +129,7 @@ async def enable_webhook(
             started = await recover(tx, old, body.recover_since, days=rt.settings.delivery_retention_days)
             replay_id = ids.prefixed("rpl", started.id)
         details = body.model_dump(mode="json", exclude_unset=True)
-        await audit.record(tx, caller.actor, "enabled_webhook", "webhook", webhook_id, details)
+        await audit.record(tx, caller.admin, "enabled_webhook", "webhook", webhook_id, details)
         answer = await once.keep(tx, {**await show_webhook(rt, tx, old.id), "replay_id": replay_id})
     await webhook_changes.follow(rt, old.id, then)
     return answer
@@ -141,7 +141,7 @@ async def disable_webhook(rt: Runtime, caller: Caller, webhook_id: str, once: On
     async with rt.db.transaction() as tx:
         old = await _locked(tx, await find_endpoint(tx, caller, webhook_id))
         then = await webhook_changes.apply(rt, tx, old, {}, active=False, anew=True)
-        await audit.record(tx, caller.actor, "disabled_webhook", "webhook", webhook_id)
+        await audit.record(tx, caller.admin, "disabled_webhook", "webhook", webhook_id)
         answer = await once.keep(tx, await show_webhook(rt, tx, old.id))
     await webhook_changes.follow(rt, old.id, then)
     return answer

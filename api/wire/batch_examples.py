@@ -44,6 +44,7 @@ BATCH_EXAMPLE: dict[str, Any] = {
     "estimated_cost_usd": 0.2,
     "credits_charged": 0,
     "error_summary": [{"code": "provider_rate_limit", "count": 1}],
+    "callback": None,
 }  # fmt: skip
 
 DRY_RUN_EXAMPLE: dict[str, Any] = {

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from api.fields import Absent
 from api.wire.answers import Answer, Count, Usd
 from api.wire.batch_examples import BATCH_EXAMPLE, DRY_RUN_EXAMPLE
+from api.wire.call_answers import CallbackOut
 from api.wire.calls import CallbackIn
 from api.wire.files import ExpiresAfter, Seconds
 from shared.states import PATHS, BatchStatus, Endpoint
@@ -259,6 +260,7 @@ class BatchOut(Answer):
     estimated_cost_usd: Usd
     credits_charged: Count
     error_summary: list[ErrorCount]
+    callback: CallbackOut | None
 
 
 class DryRunOut(Answer):

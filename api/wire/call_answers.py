@@ -79,7 +79,7 @@ class CallResultOut(Answer):
 
 
 class CallbackOut(Answer):
-    """Where the events of a job or call are sent, and how far the latest delivery is."""
+    """Where the events of a job, call or batch are sent, and how far the latest delivery is."""
 
     url: str
     events: list[str]

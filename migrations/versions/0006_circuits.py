@@ -11,6 +11,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
+    op.execute("update call_payloads set erase_at = now() where erase_at = 'infinity'")
     op.create_table(
         "provider_circuits",
         sa.Column("scope", sa.Text(), nullable=False),
@@ -40,7 +41,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("held_open_until is not null"),
     )
     op.add_column("budgets", sa.Column("anchored_at", sa.DateTime(timezone=True), nullable=True))
-    op.execute("update call_payloads set erase_at = now() where erase_at = 'infinity'")
 
 
 def downgrade() -> None:

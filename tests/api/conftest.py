@@ -7,7 +7,7 @@ import pytest
 from shared.runtime import Runtime
 from tests import scene as scenes
 from tests.api.admin import Api, opened
-from tests.scene import Scene
+from tests.scene import Scene, Team
 
 
 @pytest.fixture
@@ -22,3 +22,9 @@ async def scene(runtime: Runtime) -> AsyncIterator[Scene]:
     async with scenes.opened(runtime) as found:
         found.live = True
         yield found
+
+
+@pytest.fixture
+async def team(scene: Scene) -> Team:
+    """One with what a team has by default; files whose tests need another make their own."""
+    return await scene.team()

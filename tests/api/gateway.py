@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import orjson
 
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from tests.scene import HELLO, TOKENS, Team
 from workers.provider import Answer
 

@@ -17,7 +17,7 @@ from tests.api.admin import made, refusal, unique, wrong_place
 from tests.api.people import PASSWORD, Person, at_new_address, logged_in, person
 from tests.conftest import SECRET_KEY
 from tests.scene import Scene
-from workers.retention import delete_expired
+from workers import retention
 
 THROTTLED = (429, "Too many login attempts")
 WRONG = (401, "Invalid email or password")
@@ -221,10 +221,10 @@ async def test_without_a_secret_key_nobody_logs_in_and_it_is_said(scene: Scene):
 async def test_what_is_over_is_swept(scene: Scene):
     ann = await person(scene)
     await login(at_new_address(scene), ann.email, "wrong password")
-    await delete_expired(scene.rt)
+    await retention.rounds(scene.rt).run()
     assert await kept(scene, ann) == (1, 1)
     async with scene.later(DAY_S + 60) as rt:
-        deleted = await delete_expired(rt)
+        deleted = await retention.rounds(rt).run()
     assert min(deleted["admin_sessions"], deleted["login_failures"]) >= 1
     assert await kept(scene, ann) == (0, 0)
 

@@ -18,11 +18,6 @@ NO_ADMIN = "Authentication required. Provide either 'Authorization: Bearer <toke
 TEAM_ROUTE, ADMIN_ROUTE = "/api/jobs/create", "/api/teams/create"
 
 
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
 async def change(scene: Scene, sql: str, **values: Any) -> None:
     async with scene.rt.db.transaction() as tx:
         await tx.execute(text(sql), values)

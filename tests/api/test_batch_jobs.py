@@ -15,11 +15,6 @@ NAMES = [f"line-{n}" for n in range(1, 5)]
 
 
 @pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
-@pytest.fixture
 async def batch(scene: Scene, team: Team) -> UUID:
     """Of a team that has other jobs too; two of its four lines succeeded."""
     await team.job()

@@ -82,7 +82,16 @@ async def test_lines_are_read_while_the_batch_runs_page_by_page_behind_a_count(s
     await more(scene, id_, "cancelled")
     assert await page(team, id_, "after=3") == (names(4, 4), 4)
     assert await page(team, id_) == (names(1, 4), 4)
-    assert await page(team, id_, "after=9") == ([], 9)
+
+
+async def test_the_cursor_of_a_larger_batch_is_refused(scene: Scene, team: Team):
+    id_ = await begun(scene, team, "good", "good")
+    for query in ("after=3", "after=3&follow=true"):
+        found = await results(team, id_, query)
+        assert (problem(found), said(found)) == (
+            (400, "invalid_request_error", "after", 400), "after is 3, but the batch has 2 lines"
+        )  # fmt: skip
+    assert await page(team, id_, "after=2") == ([], 2)
 
 
 async def test_a_line_is_shown_as_in_the_files(scene: Scene, team: Team):
@@ -255,7 +264,7 @@ async def db(scene: Scene) -> AsyncIterator[Watched]:
 async def test_followers_who_are_level_share_a_look_and_a_read(scene: Scene, team: Team, db: Watched):
     id_ = await begun(scene, team, "good")
     watch = scene.app.state.desk.lines
-    followers = [watch.follow(id_, Progress(ended=1, is_over=False)) for _ in range(50)]
+    followers = [watch.follow(id_, Progress(lines=1, ended=1, is_over=False)) for _ in range(50)]
     await more(scene, id_, "good")
     await asyncio.gather(*(follower.wait(5) for follower in followers))
     before = db.asked

@@ -8,7 +8,7 @@ import pytest
 
 from api.batch_objects import errors_object
 from shared import ids
-from tests.api.batching import (
+from tests.api.batch_requests import (
     ASKED,
     CHAT,
     batch_of,
@@ -30,7 +30,7 @@ KEYS = [
     "id", "object", "endpoint", "model", "errors", "input_file_id", "completion_window", "status", "output_file_id",
     "error_file_id", "created_at", "in_progress_at", "expires_at", "estimated_completion_at", "finalizing_at",
     "completed_at", "failed_at", "expired_at", "cancelling_at", "cancelled_at", "request_counts", "usage", "metadata",
-    "job_id", "retry_of", "cost_usd", "estimated_cost_usd", "credits_charged", "error_summary",
+    "job_id", "retry_of", "cost_usd", "estimated_cost_usd", "credits_charged", "error_summary", "callback",
 ]  # fmt: skip
 
 

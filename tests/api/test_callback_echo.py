@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from tests.api.batch_requests import batch_of, ended, read, send, tended, uuid_of
 from tests.scene import Scene
 
 HOOK = "http://127.0.0.1:8099/hook"
@@ -33,3 +34,17 @@ async def test_a_cancelled_call_echoes_its_callback(scene: Scene):
     call = await team.call(job, callback_url=HOOK, callback_events=["call.*"])
     cancelled = (await team.post(f"/jobs/{job}/calls/{call}/cancel")).json()
     assert cancelled["callback"] == {"url": HOOK, "events": ["call.*"], "state": "pending", "last_status": None}
+
+
+async def test_a_batch_echoes_its_callback_alone_and_in_a_list(scene: Scene):
+    team, echo = await scene.team(), {"url": HOOK, "events": ["batch.completed"]}
+    async with tended(scene):
+        told = await batch_of(team, "a", callback_url=HOOK, callback_events=echo["events"])
+        untold = await batch_of(team, "a")
+        assert (await read(team, told["id"]))["callback"] == {**echo, "state": "pending", "last_status": None}
+        await ended(team, told)
+    failing = "update deliveries set state = 'failing', last_status = 503 where job_id = :job returning id"
+    await scene.rows(failing, job=uuid_of(told))
+    listed = (await send(team, "GET")).json()["data"]
+    assert [batch["callback"] for batch in listed] == [None, {**echo, "state": "failing", "last_status": 503}]
+    assert (await read(team, untold["id"]))["callback"] is None

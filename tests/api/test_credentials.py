@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from shared.runtime import Runtime
-from shared.sealed import CREDENTIAL_KEY
+from shared.sealed_columns import CREDENTIAL_KEY
 from tests.api.admin import Api, made, refusal, unique, wrong_place
 from tests.scene import HELLO, Scene
 

@@ -133,6 +133,13 @@ async def test_only_charged_jobs_of_the_team_are_refunded(scene: Scene):
     assert (await balanced(scene.api, team.id))["credits_remaining"] == 1000
 
 
+async def test_a_deleted_team_gets_no_refund_and_is_told_that_it_is_gone(scene: Scene):
+    team = await scene.team(credits=10)
+    job_id = await charged_job(team)
+    made(await scene.api.send("DELETE", f"/teams/{team.id}"))
+    assert refusal(await job_refunds(scene, team, job_id)) == (404, f"Team '{team.id}' not found")
+
+
 async def test_a_refund_after_used_was_set_back_leaves_used_at_zero(scene: Scene):
     team = await scene.team(credits=10)
     job_id = await charged_job(team)

@@ -24,11 +24,6 @@ STATES = ("pending", "failing", "delivered", "exhausted", "aborted", "discarded"
 
 
 @pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
-@pytest.fixture
 def rows(scene: Scene, team: Team) -> Rows:
     return Rows(scene.rt, team.id)
 

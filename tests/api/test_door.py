@@ -225,6 +225,18 @@ async def test_health_without_a_database(scene: Scene):
     assert int(readiness.headers["Retry-After"]) >= 1
 
 
+async def test_readiness_on_a_database_that_takes_no_writes_is_degraded(scene: Scene):
+    session = {"default_transaction_read_only": "on"}
+    rt = replace(scene.rt, db=Database(scene.rt.settings.database_url, pool=2, session=session))
+    async with served(rt) as client:
+        told = await client.get("/health/readiness")
+    await rt.db.close()
+
+    assert told.status_code == 200
+    assert true(told, health.readiness)["status"] == "degraded"
+    assert told.json()["reasons"] == ["database takes no writes"]
+
+
 async def test_health_of_a_system_that_is_well(scene: Scene):
     for path, endpoint, body in (
         ("/health", health.health, {"status": "healthy", "service": "waybill", "version": "0.1.0"}),

@@ -17,6 +17,7 @@ from shared.events import Event
 from shared.runtime import Runtime
 from tests import scene as scenes
 from tests.api.admin import refusal
+from tests.api.batch_requests import batch_of, items, run, tended, uuid_of
 from tests.api.listening import Listener, following, listening
 from tests.scene import HELLO, Scene, Team
 
@@ -169,6 +170,33 @@ async def test_a_jobs_stream_ends_though_its_final_event_is_not_wanted(team: Tea
     call = told(heard)[0]["id"]
     again = await team.get(f"/jobs/{job_id}/events?types=call.*", Accept=STREAM, Last_Event_ID=call)
     assert again.status_code == 204
+
+
+async def test_a_batchs_stream_ends_with_the_end_of_the_batch_that_comes_after_its_jobs(scene: Scene, team: Team):
+    async with tended(scene) as unit:
+        batch = await batch_of(team, "a")
+        scene.tend = None
+        path = f"/jobs/{batch['job_id']}/events"
+        async with stream(team, path) as heard, stream(team, f"{path}?types=batch.*") as choosy:
+            await run(team, batch)
+            await heard.until(3)
+            async with stream(team, path, Last_Event_ID=told(heard)[-1]["id"]) as again:
+                await following(scene, 3)
+                await unit.take([uuid_of(batch)])
+                for one in (heard, choosy, again):
+                    await one.finish()
+    assert types_of(heard) == ["job.created", "job.started", "job.completed", "batch.completed"]
+    assert types_of(choosy) == types_of(again) == ["batch.completed"]
+    after = await team.get(path, Accept=STREAM, Last_Event_ID=told(heard)[-1]["id"])
+    assert (after.status_code, after.content) == (204, b"")
+
+
+async def test_the_stream_of_a_refused_batch_tells_both_ends(scene: Scene, team: Team):
+    async with tended(scene):
+        batch = await batch_of(team, requests=[*items(team, "a"), *items(team, "a")])
+        async with stream(team, f"/jobs/{batch['job_id']}/events") as heard:
+            await heard.finish()
+    assert types_of(heard) == ["job.created", "job.failed", "batch.failed"]
 
 
 async def test_silence_is_filled_with_pings(scene: Scene, team: Team):

@@ -16,11 +16,6 @@ from tests.scene import HELLO, Scene, Team
 SUBSCRIPTION = {"webhook_url": "http://127.0.0.1:9999/hooks", "events": ["job.*"]}
 
 
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
 async def events(team: Team, query: str = "", path: str = "/events", **headers: str) -> dict[str, Any]:
     answer = await team.get(f"{path}?{query}", **headers)
     assert answer.status_code == 200, answer.text

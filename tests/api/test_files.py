@@ -1,6 +1,7 @@
 """Files: uploaded as a stream, listed, read in parts, deleted; of one team only."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from itertools import product
 
 import httpx
@@ -11,7 +12,7 @@ from shared.batches import NewBatch
 from shared.files import CHUNK_BYTES
 from shared.states import Endpoint
 from tests.api.gateway import problem, said
-from tests.api.uploading import END, FILE, LINES, PURPOSE, ask, part, post, rows, upload, uploaded
+from tests.api.uploading import END, FILE, FORM, LINES, PURPOSE, ask, own, part, post, rows, upload, uploaded
 from tests.scene import Scene, Team
 from tests.waiting import until
 
@@ -65,6 +66,21 @@ async def test_an_empty_file_is_a_file(team: Team):
     assert problem(await ask(team, "GET", f"/{file['id']}/content", Range="bytes=0-")) == (
         416, "invalid_request_error", None, 416,
     )  # fmt: skip
+
+
+async def test_a_file_of_no_use_is_refused_before_it_is_read(team: Team):
+    taken = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield part("purpose", "fine-tune").encode()
+        yield FILE.removesuffix("{}\r\n").encode()
+        for n in range(3):
+            taken.append(n)
+            yield bytes(CHUNK_BYTES)
+
+    found = await team.scene.client.post("/v1/files", content=body(), headers={**FORM, **own(team)})
+    assert problem(found) == (400, "invalid_request_error", "purpose", 400)
+    assert (taken, await rows(team)) == ([], [])
 
 
 async def test_fields_may_come_after_the_file_and_what_is_not_known_is_passed_over(team: Team):

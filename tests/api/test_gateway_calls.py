@@ -3,19 +3,13 @@
 import asyncio
 
 import orjson
-import pytest
 
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from tests.api.admin import made, unique
 from tests.api.gateway import CHAT, ask, only_call, problem, said, stored
 from tests.scene import COST_NANOUSD, HELLO, Scene, Team, agrees, answer, refused
 
 UNUSED = {"audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
-
-
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
 
 
 async def test_a_chat_is_answered_in_openais_form_and_is_a_job_of_its_own(scene: Scene, team: Team):

@@ -10,11 +10,6 @@ from tests.api.gateway import CHAT, ask, frames, only_call, problem, said
 from tests.scene import HELLO, Scene, Team, agrees, answer, refused, saying
 
 
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
 async def test_a_repeat_is_answered_with_the_first_answer(scene: Scene, team: Team):
     first = await ask(team, Idempotency_Key="k")
     again = await ask(team, Idempotency_Key="k")

@@ -5,21 +5,14 @@ import struct
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from shared import redis_keys
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from shared.wire.embeddings import SMALL_CHARS
 from tests.api.gateway import COMPLETIONS, EMBEDDINGS, ask, frames, only_call, stored
 from tests.scene import Scene, Team, agrees, saying
 
 VECTORS = [[0.25, -0.5, 1.0], [-0.006929283, -0.00040876168, 1e-07]]
 AS_TOLD = Usage(prompt_tokens=9, completion_tokens=0, source="provider")
-
-
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
 
 
 def vectors(*found: list[float]) -> Any:

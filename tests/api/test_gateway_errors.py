@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from shared import budgets
 from shared.states import Outcome
 from tests.api.admin import unique
@@ -99,11 +97,6 @@ FAILED = [
     ("provider_auth", 502, "api_connection_error", "provider_auth"),
     ("provider_timeout", 504, "timeout_error", "provider_timeout"),
 ]
-
-
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
 
 
 async def test_what_is_wrong_with_a_request_is_named(scene: Scene, team: Team):

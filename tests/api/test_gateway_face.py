@@ -26,11 +26,6 @@ NEEDS_KEY = "This endpoint needs a team virtual key"
 NOT_ALLOWED = "API key is not allowed to use this route"
 
 
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
 async def get(scene: Scene, path: str, **headers: str) -> httpx.Response:
     return await scene.client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from shared import credentials
+from shared import key_secrets
 from shared.runtime import Runtime
 from tests.api.admin import Api, made, opened, unique
 from tests.api.gateway_keys import NOBODY_S, UNKNOWN, Keys, refused, status_of
@@ -52,7 +52,7 @@ async def test_a_key_is_shown_once_with_every_field_it_was_made_with(gateway: Ke
         "guardrails": ["g"],
     }
     key = made(await gateway.post("/key/generate", sent))
-    token = credentials.key_hash(sent["key"]).hex()
+    token = key_secrets.key_hash(sent["key"]).hex()
     assert key == {
         **sent,
         "key_name": f"sk-...{sent['key'][-4:]}",

@@ -16,11 +16,6 @@ UNZIPPED = "Content-Encoding is not supported: send the body as it is"
 UNKNOWN = "The model 'gpt-9' does not exist or you do not have access to it"
 
 
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
 def problem(answer: httpx.Response) -> tuple[int, str, Any, Any, str]:
     """Status, type, param, code and message; the rest of what holds for every refusal is checked."""
     said = answer.json()["error"]

@@ -20,11 +20,6 @@ MISMATCH = {
 }
 
 
-@pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
 def new_job(team: Team, **fields: object) -> dict[str, object]:
     return {"team_id": team.id, "job_type": "test", **fields}
 

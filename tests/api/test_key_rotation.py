@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared import credentials, keys
+from shared import key_secrets, keys
 from shared.runtime import Runtime
 from tests.api.admin import Api, made, opened, refusal, unique, wrong_place
 from tests.scene import Scene
@@ -29,7 +29,7 @@ async def test_rotation_without_grace_ends_the_old_key_at_once(api: Api, runtime
     assert await said(runtime, old) == INVALID
     assert (await said(runtime, rotated["virtual_key"]))[0] == 200
     shown = made(await api.get(f"/teams/{name}"))
-    assert shown["virtual_key"] == credentials.hint(rotated["virtual_key"])
+    assert shown["virtual_key"] == key_secrets.hint(rotated["virtual_key"])
     assert (await api.get(f"/teams/{name}/keys")).headers["x-total-count"] == "1"
 
 
@@ -40,14 +40,14 @@ async def test_rotation_with_grace_lets_both_open_one_key(scene: Scene):
     rotated = made(await scene.api.post(f"{path}/{key['key_id']}/rotate", {"grace_s": 3600}))
     async with scene.rt.db.statement() as tx:
         old, new = [
-            await keys.find(tx, credentials.key_hash(secret)) for secret in (key["virtual_key"], rotated["virtual_key"])
+            await keys.find(tx, key_secrets.key_hash(secret)) for secret in (key["virtual_key"], rotated["virtual_key"])
         ]
     assert old == new
     assert old is not None
     assert (str(old.id), old.rpm_limit, len(old.budget_ids)) == (key["key_id"], 9, 1)
     read = made(await scene.api.get(f"{path}/{key['key_id']}"))
     assert (read["key_alias"], read["max_budget"]) == (key["key_alias"], 5)
-    assert read["key_name"] == credentials.hint(rotated["virtual_key"])
+    assert read["key_name"] == key_secrets.hint(rotated["virtual_key"])
 
     async with scene.later(3599) as rt:
         assert (await said(rt, key["virtual_key"]))[0] == 200
@@ -80,7 +80,7 @@ async def test_the_team_s_own_key_is_the_one_it_was_made_with(api: Api, runtime:
     team = await api.team()
     name = team["team_id"]
     other = made(await api.post(f"/teams/{name}/keys", {}))["virtual_key"]
-    assert made(await api.get(f"/teams/{name}"))["virtual_key"] == credentials.hint(team["virtual_key"])
+    assert made(await api.get(f"/teams/{name}"))["virtual_key"] == key_secrets.hint(team["virtual_key"])
     made(await api.post(f"/teams/{name}/rotate-key"))
     assert [(await said(runtime, key))[0] for key in (team["virtual_key"], other)] == [401, 200]
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from api import key_rules
 from api.auth import Authenticator
-from shared import credentials, keys
+from shared import key_secrets, keys
 from shared.db import Database
 from shared.errors import Forbidden, Unauthorized
 from shared.runtime import Runtime
@@ -49,7 +49,7 @@ async def test_a_key_is_shown_once_and_read_masked(api: Api, runtime: Runtime):
         **{name: value for name, value in sent.items() if name != "duration"},
         "key_id": key["key_id"],
         "team_id": team,
-        "key_name": credentials.hint(secret),
+        "key_name": key_secrets.hint(secret),
         "status": "active",
         "spend": 0.0,
         "budget_spend": 0.0,
@@ -289,7 +289,7 @@ async def test_allowed_routes_are_paths_and_all_below_them(
     team = await scene.team()
     key = made(await scene.api.post(f"/teams/{team.id}/keys", {"allowed_routes": routes}))
     async with scene.rt.db.statement() as tx:
-        found = await keys.find(tx, credentials.key_hash(key["virtual_key"]))
+        found = await keys.find(tx, key_secrets.key_hash(key["virtual_key"]))
     assert found is not None
     request = Request({"type": "http", "method": "GET", "path": path, "headers": []})
     if allowed:

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from api.log_waiting import Follower, LogWatch
+from api.log_waiting import LogFollower, LogWatch
 from shared import event_log
-from shared.event_log import START, Place, Slice, Wanted
+from shared.event_log import START, Filter, Place, Slice
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
 
@@ -27,15 +27,15 @@ async def watch(runtime: Runtime) -> AsyncIterator[LogWatch]:
     await made.close()
 
 
-def follower(watch: LogWatch, rows: Rows, wanted: Wanted = Wanted()) -> Follower:  # noqa: B008 - frozen
+def follower(watch: LogWatch, rows: Rows, wanted: Filter = Filter()) -> LogFollower:  # noqa: B008 - frozen
     async def read(place: Place) -> Slice:
         async with rows.rt.db.hot_statement() as tx:
-            return await event_log.page(tx, rows.team_id, place, wanted, 2)
+            return await event_log.page(tx, rows.team_id, place, wanted, 2, delivery_days=30)
 
     return watch.follow(rows.team_id, wanted, START, read)
 
 
-async def taken(one: Follower, timeout_s: float = 5) -> list[UUID]:
+async def taken(one: LogFollower, timeout_s: float = 5) -> list[UUID]:
     return [entry.id for entry in await one.take(timeout_s)]
 
 
@@ -72,7 +72,7 @@ async def test_who_was_not_level_when_others_were_served_misses_nothing(rows: Ro
 
 
 async def test_an_event_that_is_not_wanted_wakes_nobody(rows: Rows, watch: LogWatch):
-    one = follower(watch, rows, Wanted(types=["job.failed"]))
+    one = follower(watch, rows, Filter(types=["job.failed"]))
     other = follower(watch, rows)
     for each in (one, other):
         await taken(each, 0)

@@ -24,7 +24,7 @@ from shared.messages import RunCalls
 from shared.queue import connect, encode
 from tests.api.admin import made, refusal, unique
 from tests.api.another_api import NO_POSTGRES, NO_REDIS, served
-from tests.api.batching import batch_of, run, tended
+from tests.api.batch_requests import batch_of, run, tended
 from tests.api.scraping import PATH, Series, grown, read_anew, scraped, series_of
 from tests.scene import COST_NANOUSD, HELLO, Scene, Team, refused
 from tests.shared.webhook_rows import Rows

@@ -13,15 +13,12 @@ from sqlalchemy import text
 from shared import clock, ids, replays, webhook_endpoints
 from shared.events import Event
 from shared.messages import Deliver
-from shared.replays import Piece, Wanted
+from shared.replays import Filter, Piece
 from tests.api.admin import made, refusal
+from tests.api.replay_requests import FAST, SINCE_EVER, evt, hook_path, of, read, replay, replayed, states_of
 from tests.scene import Scene, Team
 from tests.shared.webhook_rows import Rows
 from workers.replays import advance
-
-FAST = {"id_mode": "same", "rate_per_s": 1000}
-"""So fast that one step makes all deliveries."""
-SINCE_EVER = "2020-01-01T00:00:00Z"
 
 
 @pytest.fixture
@@ -32,43 +29,6 @@ async def team(scene: Scene) -> Team:
 @pytest.fixture
 def rows(scene: Scene, team: Team) -> Rows:
     return Rows(scene.rt, team.id)
-
-
-def hook_path(endpoint: UUID, deed: str = "replay") -> str:
-    return f"/webhooks/{ids.prefixed('whe', endpoint)}/{deed}"
-
-
-def evt(event: Event) -> str:
-    return ids.prefixed("evt", event.id)
-
-
-async def replay(team: Team, endpoint: UUID, **fields: Any) -> dict[str, Any]:
-    """A replay that was started, one step on."""
-    answer = await team.post(hook_path(endpoint), {**FAST, **fields})
-    assert answer.status_code == 202, answer.text
-    await advance(team.scene.rt)
-    started: dict[str, Any] = answer.json()
-    return started
-
-
-async def read(team: Team, started: dict[str, Any]) -> dict[str, Any]:
-    return made(await team.get(f"/webhooks/replays/{started['replay_id']}"))
-
-
-async def replayed(scene: Scene, endpoint: UUID) -> list[UUID]:
-    """The events of which replays made deliveries for this endpoint, in the order of the log."""
-    sql = """select e.id from deliveries d join events e on e.id = d.event_id
-              where d.endpoint_id = :id and d.replay_id is not null order by e.seq"""
-    return [row.id for row in await scene.rows(sql, id=endpoint)]
-
-
-async def states_of(scene: Scene, event: Event) -> list[tuple[str, str | None]]:
-    sql = "select state, last_error from deliveries where event_id = :id order by replay_id nulls first"
-    return [tuple(row) for row in await scene.rows(sql, id=event.id)]
-
-
-def of(*events: Event) -> list[UUID]:
-    return [event.id for event in events]
 
 
 async def test_a_jobs_history_goes_to_a_new_endpoint(scene: Scene, team: Team, rows: Rows):
@@ -231,7 +191,7 @@ async def test_a_long_log_is_looked_at_piece_by_piece(scene: Scene, team: Team, 
     events = [rows.event("job.failed" if n % 5 == 4 else "job.created") for n in range(20)]
     await rows.record(*events)
     endpoint = await rows.endpoint()
-    wanted = Wanted(types=["job.failed"])
+    wanted = Filter(types=["job.failed"])
     steps = []
 
     async with scene.rt.db.transaction() as tx:

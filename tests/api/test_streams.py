@@ -20,11 +20,6 @@ USAGE = {"prompt_tokens": 200, "completion_tokens": 250, "total_tokens": 450}
 
 
 @pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
-@pytest.fixture
 async def job_id(team: Team) -> str:
     found: str = (await team.job())["job_id"]
     return found

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
-from api.streams import BLOCK_S, MOST_BYTES, MOST_ENTRIES, Follower, Streams
+from api.streams import BLOCK_S, MOST_BYTES, MOST_ENTRIES, ChunkFollower, Streams
 from shared import redis_keys
 from shared.chunks import Entry
 from shared.runtime import Runtime
@@ -22,7 +25,7 @@ async def streams(runtime: Runtime) -> AsyncIterator[Streams]:
     await found.close()
 
 
-async def heard(follower: Follower, count: int) -> list[Entry]:
+async def heard(follower: ChunkFollower, count: int) -> list[Entry]:
     """The next entries, so many."""
     found: list[Entry] = []
     async with asyncio.timeout(5):
@@ -55,6 +58,33 @@ async def test_one_who_comes_while_the_reader_waits_is_heard_at_once(runtime: Ru
     await written_to(runtime.redis, late, words(1, "a"))
     async with asyncio.timeout(BLOCK_S / 2):
         assert await follower.take(10) == [words(1, "a")]
+
+
+class Faulty(Redis):
+    """Fails at its first pipelines."""
+
+    faults = 2
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Pipeline:
+        if self.faults:
+            self.faults -= 1
+            raise ConnectionError
+        return super().pipeline(*args, **kwargs)
+
+
+async def test_one_who_comes_while_the_reader_cannot_be_woken_is_heard_soon(runtime: Runtime):
+    faulty = Faulty(connection_pool=runtime.redis.connection_pool)
+    streams = Streams(faulty, uuid4().hex)
+    await streams.open()
+    streams.follow(uuid4(), is_new=True)
+    await asyncio.sleep(0.05)
+    late = uuid4()
+    follower = streams.follow(late, is_new=True)
+    await written_to(runtime.redis, late, words(1, "a"))
+    async with asyncio.timeout(BLOCK_S / 2):
+        assert await follower.take(10) == [words(1, "a")]
+    await streams.close()
+    assert faulty.faults == 0
 
 
 async def test_nothing_is_asked_of_redis_while_nobody_follows(runtime: Runtime, streams: Streams):

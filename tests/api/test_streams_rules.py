@@ -1,15 +1,20 @@
 """Never a gap, never a fork: what a client is told when its call's chunks on Redis are not all there."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from api.call_stream import CallStream
 from api.streams import Pace
+from api.waiting import Waiters
 from shared import chunks
 from shared.chunks import End
+from shared.db import Database
 from tests.api.listening import Listener, end, listening, over, words, written_to
 from tests.scene import HELLO, Scene, Team
 from tests.waiting import until
@@ -244,3 +249,34 @@ async def test_a_client_that_takes_nothing_is_dropped_without_an_end(team: Team,
         (feed,) = desk.streams._feeds.values()
         assert len(feed.followers) == 1
     assert (stuck.words, stuck.is_over) == ("a", False)
+
+
+class Late(Database):
+    """What it read is old by the time the reader has it: `meanwhile` happens between the two."""
+
+    meanwhile: Callable[[], Awaitable[None]]
+
+    @asynccontextmanager
+    async def hot_statement(self) -> AsyncIterator[Any]:
+        async with super().hot_statement() as tx:
+            yield tx
+        await self.meanwhile()
+
+
+async def test_an_end_while_the_row_is_read_is_heard_without_the_net(team: Team):
+    scene, job_id = team.scene, (await team.job())["job_id"]
+    call_id = await team.call(job_id)
+    late = Late(scene.rt.settings.database_url, pool=2, name="waybill-late")
+    desk = replace(scene.app.state.desk, waiters=Waiters(scene.rt.db, scene.rt.redis))
+
+    async def ends() -> None:
+        await over(scene, call_id)
+        desk.waiters.wake([UUID(call_id)])
+
+    late.meanwhile = ends
+    stream = CallStream(replace(scene.rt, db=late), desk, job_id=UUID(job_id), call_id=UUID(call_id))
+    desk.waiters.wake([UUID(call_id)])
+    assert await stream.next(0) == []
+    assert await stream.next(0), "the stored answer"
+    stream.close()
+    await late.close()

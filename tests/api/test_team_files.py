@@ -11,7 +11,7 @@ from shared import files, ids, keys
 from shared.file_writing import LOOK_BYTES, FileWriter
 from shared.files import CHUNK_BYTES, TeamFilesFull
 from shared.states import FilePurpose
-from tests.api.batching import CHAT, batch_of, create, ended, items, ndjson, send, tended
+from tests.api.batch_requests import CHAT, batch_of, create, ended, items, ndjson, send, tended
 from tests.api.gateway import problem, said
 from tests.api.uploading import END, FILE, FORM, PURPOSE, ask, post, rows, upload, uploaded
 from tests.scene import Scene, Team

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api import tenants
+from api import team_objects
 from shared import deletion
 from shared.clock import iso
 from shared.runtime import Runtime
@@ -257,7 +257,7 @@ async def test_a_change_waits_for_the_deletion_that_is_under_way(scene: Scene):
         return bool(await scene.rows(waiting))
 
     async with scene.rt.db.transaction() as tx:
-        await tenants.delete_team(tx, team.id, None)
+        await team_objects.delete_team(tx, team.id, None)
         key = asyncio.create_task(scene.api.post(f"/teams/{team.id}/keys", {}))
         await until(waits, "the new key to wait", timeout_s=2)
     assert refusal(await key) == (404, f"Team '{team.id}' not found")

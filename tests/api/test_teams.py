@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from shared import credentials, money, tables
+from shared import key_secrets, money, tables
 from shared.runtime import Runtime
 from tests.api.admin import Api, made, opened, refusal, unique, wrong_place
 from tests.scene import COST_NANOUSD, HELLO, Scene
@@ -86,7 +86,7 @@ async def test_team_object_holds_every_field(api: Api):
             "updated_at": found["credits"]["updated_at"],
         },
         "usage_summary": {"total_jobs": 0, "total_cost_usd": 0.0},
-        "virtual_key": credentials.hint(team["virtual_key"]),
+        "virtual_key": key_secrets.hint(team["virtual_key"]),
         "metadata": {"crm": 7},
         "created_at": found["created_at"],
         "updated_at": found["updated_at"],
@@ -115,7 +115,7 @@ async def test_secrets_at_rest_are_hashed_and_sealed(api: Api, runtime: Runtime)
         )
     opened_ = runtime.sealer.open(sealed, purpose=f"teams.callback_secret:{team['team_id']}")
     assert opened_ == team["callback_secret"]
-    assert bytes(key_hash) == credentials.key_hash(team["virtual_key"])
+    assert bytes(key_hash) == key_secrets.key_hash(team["virtual_key"])
 
 
 async def test_another_team_is_closed(api: Api):
@@ -293,7 +293,7 @@ async def test_a_key_tells_whose_it_is(api: Api):
         "team_id": team["team_id"],
         "organization_id": team["organization_id"],
         "status": "active",
-        "key_name": credentials.hint(team["virtual_key"]),
+        "key_name": key_secrets.hint(team["virtual_key"]),
     }
     assert refusal(await api.get("/teams/verify", key="sk-unknown")) == (401, "Invalid API key")
 

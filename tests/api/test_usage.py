@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.wire.usage import CostsOut, OrganizationUsageOut, TeamUsageOut
-from shared import usage
+from shared import model_aliases, usage
 from shared.money import usd
 from shared.usage import MOST_USERS, Interval, Totals, whole_days
 from tests.api import past as past_
@@ -126,9 +126,9 @@ async def test_an_organizations_costs_are_the_sum_over_its_calls(
 
 async def test_totals_of_teams_organizations_and_models_are_the_sums_over_all_their_rows(scene: Scene, past: Past):
     async with scene.rt.db.statement() as tx:
-        before = await usage.totals(tx, model="fast")
+        before = (await model_aliases.usage(tx, ["fast"]))["fast"]
         teams = await usage.totals_of_teams(tx, [*(team.id for team in past.teams), "none"])
-        whole = await usage.totals(tx, organization_id=past.organization_id)
+        whole = await usage.totals_of_organization(tx, past.organization_id)
     expected = {name: totals(each) for name, each in sums(past.jobs, lambda job: job.team_id).items()}
     assert teams == {**expected, "none": Totals()}
     assert whole == totals(sums(past.jobs)["all"])
@@ -139,7 +139,7 @@ async def test_totals_of_teams_organizations_and_models_are_the_sums_over_all_th
     await past_.put(scene, more, past.organization_id)
     ended = [call for job in more for call in job.calls if call.model == "fast" and call.state in past_.FINAL]
     async with scene.rt.db.statement() as tx:
-        after = await usage.totals(tx, model="fast")
+        after = (await model_aliases.usage(tx, ["fast"]))["fast"]
     assert after.total_calls - before.total_calls == len(ended)
     assert after.total_cost_nanousd - before.total_cost_nanousd == sum(call.cost for call in ended)
     assert after.total_tokens - before.total_tokens == sum(call.tokens for call in ended)

@@ -16,11 +16,6 @@ from tests.waiting import until
 
 
 @pytest.fixture
-async def team(scene: Scene) -> Team:
-    return await scene.team()
-
-
-@pytest.fixture
 async def held(scene: Scene, team: Team) -> tuple[str, str]:
     """A call that runs until the provider lets go."""
     scene.provider.held.clear()

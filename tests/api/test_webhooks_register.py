@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text
 
 from api.app import create_app
 from api.routes.webhooks import register_webhook
-from shared import clock, credentials, ids, keys, tables, webhook_endpoints
+from shared import clock, ids, key_secrets, keys, tables, webhook_endpoints
 from shared.runtime import Runtime
 from shared.signing import secret_bytes
 from tests.shared.webhook_rows import Rows
@@ -48,9 +48,9 @@ class Team:
 async def team(runtime: Runtime) -> AsyncIterator[Team]:
     rows = Rows(runtime)
     await rows.create_team()
-    key = credentials.new_virtual_key()
+    key = key_secrets.new_virtual_key()
     async with runtime.db.transaction() as tx:
-        await keys.create(tx, rows.team_id, hash_=credentials.key_hash(key), hint="sk-...")
+        await keys.create(tx, rows.team_id, hash_=key_secrets.key_hash(key), hint="sk-...")
     transport = httpx.ASGITransport(app=create_app(runtime, api=ROUTES))
     async with httpx.AsyncClient(transport=transport, base_url="http://waybill") as http:
         yield Team(http, rows, key)

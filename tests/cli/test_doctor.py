@@ -16,7 +16,7 @@ from shared import books
 from shared.books import CHECKS, Finding
 from shared.revision import HEAD
 from shared.settings import Settings
-from tests import ended_lines, running_lines
+from tests import accepted_batches, ended_lines
 from tests.scene import HELLO, Scene, Team, refused
 from workers import batch_endings
 
@@ -159,7 +159,7 @@ async def worked(scene: Scene) -> Scene:
 
 async def _batches(scene: Scene, team: Team) -> None:
     """One that ended with its files, and one that runs."""
-    ended, _ = [await running_lines.running(scene, team, 2) for _ in range(2)]
+    ended, _ = [await accepted_batches.running(scene, team, 2) for _ in range(2)]
     await scene.work(ended.lines)
     await batch_endings.end(scene.rt, await ended_lines.leased(scene, ended.id), "test-worker")
 

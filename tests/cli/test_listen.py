@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 from cli import listen
 from cli.listen import local_url
 from cli.listener import CannotListen, Listener
-from shared.credentials import new_webhook_secret
+from shared.signing import new_webhook_secret
 from tests.scene import Scene, Team
 from tests.workers.receiver import Receiver, receiving, response
 

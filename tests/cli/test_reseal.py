@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from shared import sealed, tables
-from shared.credentials import CannotOpen, Sealer
+from shared import sealed_columns, tables
 from shared.db import hot
 from shared.runtime import Runtime
+from shared.sealer import CannotOpen, Sealer
 from tests import scene as scenes
 from tests.api.admin import made
 from tests.conftest import ENCRYPTION_KEY
@@ -59,7 +59,7 @@ async def secrets(scene: Scene, sealer: Sealer) -> dict[str, str]:
     """Every value of every sealed column that this sealer opens."""
     found: dict[str, str] = {}
     async with scene.rt.db.statement() as tx:
-        for column in sealed.COLUMNS:
+        for column in sealed_columns.COLUMNS:
             sql = f"select {column.key} as key, {column.column} as value from {column.table}"
             for row in await hot(tx, sql):
                 if row.value is not None:
@@ -75,26 +75,28 @@ def test_every_sealed_column_is_known():
         for column in table.columns
         if column.name.endswith("_sealed")
     }
-    assert {f"{column.table}.{column.column}" for column in sealed.COLUMNS} | set(sealed.LEFT_TO_EXPIRE) == there
+    assert {f"{column.table}.{column.column}" for column in sealed_columns.COLUMNS} | set(
+        sealed_columns.LEFT_TO_EXPIRE
+    ) == there
 
 
 async def test_after_it_the_newest_key_alone_opens_everything(filled: Scene):
     url = filled.rt.settings.database_url
     before = await secrets(filled, filled.rt.sealer)
     assert {purpose.split(":")[0] for purpose in before} == {
-        column.purpose("").rstrip(":") for column in sealed.COLUMNS
+        column.purpose("").rstrip(":") for column in sealed_columns.COLUMNS
     }
 
     ended = await asyncio.to_thread(reseal, url)
     assert ended.returncode == 0, ended.stderr
     assert await secrets(filled, Sealer(NEW_KEY)) == before
-    for column in sealed.COLUMNS:
+    for column in sealed_columns.COLUMNS:
         assert f"{column.table}.{column.column}: 0 sealed anew" not in ended.stdout
     assert "1 kept answers need an older key until they expire" in ended.stdout
 
     again = await asyncio.to_thread(reseal, url)
     assert again.returncode == 0
-    assert again.stdout.count(": 0 sealed anew, 0 not opened") == len(sealed.COLUMNS)
+    assert again.stdout.count(": 0 sealed anew, 0 not opened") == len(sealed_columns.COLUMNS)
 
 
 async def test_what_no_key_opens_is_named_and_left_alone(filled: Scene):
@@ -117,14 +119,14 @@ async def test_steps_take_up_where_the_one_before_ended(filled: Scene):
     sealer, taken, after = Sealer(RING), [], None
     while True:
         async with filled.rt.db.transaction() as tx:
-            step = await sealed.step(tx, sealer, sealed.ALIAS_KEY, after=after, limit=2)
+            step = await sealed_columns.step(tx, sealer, sealed_columns.ALIAS_KEY, after=after, limit=2)
         if step is None:
             break
         taken.append(step.resealed)
         after = step.last
     assert taken == [2, 2, 2]
     async with filled.rt.db.transaction() as tx:
-        assert await sealed.step(tx, sealer, sealed.ALIAS_KEY, after=None, limit=2) is None
+        assert await sealed_columns.step(tx, sealer, sealed_columns.ALIAS_KEY, after=None, limit=2) is None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_what_is_missing_is_told_in_a_line(environ: dict[str, str], told: str, t
 def test_a_value_opens_only_in_its_own_row():
     sealer = Sealer(RING)
     first, second = UUID(int=1), UUID(int=2)
-    value = sealer.seal("sk", purpose=sealed.CREDENTIAL_KEY.purpose(first))
+    value = sealer.seal("sk", purpose=sealed_columns.CREDENTIAL_KEY.purpose(first))
     assert value.startswith(sealer.newest)
     with pytest.raises(CannotOpen):
-        sealer.open(value, purpose=sealed.CREDENTIAL_KEY.purpose(second))
+        sealer.open(value, purpose=sealed_columns.CREDENTIAL_KEY.purpose(second))

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from cli.children import Child, Signals
 from cli.config import PROJECT
-from cli.home import Home
+from cli.home import Home, read_json
 from cli.spawn import spawn
 from cli.supervisor import Supervisor
 from tests.cli.processes import alive, environment, of_home, until
@@ -160,6 +161,34 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
         supervisor.stop_all([child], patience_s=3600)
 
     assert not child.running
+
+
+def test_what_the_machine_refuses_for_a_moment_stops_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    said: list[str] = []
+    with Signals() as signals:
+        supervisor = Supervisor(home, signals, said.append)
+        supervisor.facts = {"api_url": "http://here"}
+        supervisor.write_run()
+
+        def refused() -> subprocess.Popen[bytes]:
+            raise BlockingIOError("no process to be had")
+
+        child = supervisor.add(Child("timer", refused, home.log("timer")))
+        child.adopt(subprocess.Popen([sys.executable, "-c", ""], start_new_session=True))
+        supervisor.facts["api_url"] = "http://there"
+        in_the_way = home.run.with_name("run.json.new")
+        in_the_way.mkdir()
+        for _ in range(400):
+            if len(said) < 3:
+                supervisor.tick()
+        in_the_way.rmdir()
+        supervisor.tick()
+
+    told = {line.split(" (")[0] for line in said}
+    assert told == {"run.json cannot be written", "timer ended", "timer could not be started"}
+    assert read_json(home.run)["api_url"] == "http://there"
 
 
 def test_a_program_that_never_stays_ends_it_with_the_reason(up: Up, elsewhere: Given) -> None:

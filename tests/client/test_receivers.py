@@ -19,8 +19,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from client.python.waybill_webhooks import MissingHeader, WebhookRefused, WrongSignature, WrongTimestamp, verify
 from shared import signing
-from shared.credentials import new_webhook_secret
 from shared.settings import LOOPBACK
+from shared.signing import new_webhook_secret
 from tests.workers.receiver import receiving
 from workers.webhook_http import WebhookSender
 

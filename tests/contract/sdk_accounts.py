@@ -14,7 +14,7 @@ async def world_of(stack: Stack, folder: Path) -> World:
     seen.touch()
     return World(
         api_url=stack.api_url,
-        control_url=stack._provider_url.removesuffix("/v1"),
+        control_url=stack.provider_url.removesuffix("/v1"),
         ground_truth=str(stack.folder / "ground-truth.jsonl"),
         seen=str(seen),
         accounts=await accounts(stack),

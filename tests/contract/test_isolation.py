@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from api.openapi_routes import Documented
-from shared import credentials
+from shared import key_secrets
 from tests.api.admin import unique
-from tests.api.batching import batch_of
+from tests.api.batch_requests import batch_of
 from tests.api.uploading import uploaded
 from tests.contract.routes import filled, named, opened_by
 from tests.scene import HELLO, PRICES, Scene, Team
@@ -84,7 +84,7 @@ async def other(scene: Scene, route: Documented) -> Other:
         "call_id": await team.call(job["job_id"], purpose=MARK),
         "alias": alias,
         "model": alias,
-        "key": credentials.key_hash(team.key).hex(),
+        "key": key_secrets.key_hash(team.key).hex(),
         "user_id": MARK,
         "group_name": group,
         "webhook_id": webhook_id,

@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from shared import clock, ids, intake
-from shared.credentials import Sealer
 from shared.db import Database
 from shared.intake import Submission
 from shared.jobs import Job
 from shared.new_calls import NewCall
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
+from shared.sealer import Sealer
 from tests.invariants import verify
 from tests.stack import Stack
 from tests.team import Call, Team

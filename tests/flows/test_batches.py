@@ -130,11 +130,11 @@ async def test_the_lines_of_the_documents_run_as_printed(stack: Stack, tmp_path:
     [block] = [
         each for each in re.findall(r"```sh\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL) if POSTED in each
     ]
-    script = block.replace("http://localhost:8003", stack.api_url).replace("gpt-4", team.alias)
+    script = block.replace("gpt-4", team.alias)
 
     process = await asyncio.create_subprocess_exec(
         *("sh", "-euc", script),
-        env={"PATH": os.environ["PATH"], "WAYBILL_KEY": team.key, "WAYBILL": stack.api_url},
+        env={"PATH": os.environ["PATH"], "WAYBILL_KEY": team.key, "WAYBILL_URL": stack.api_url},
         cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -15,7 +15,7 @@ from tests.team import Team, accepted
 from tests.workers.receiver import response
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-HOST, KEY, TEAM = "http://localhost:8003", "sk-...", "acme-corp"
+TEAM = "acme-corp"
 SECRET = f"whsec_{base64.b64encode(b'm' * 32).decode()}"
 
 
@@ -84,9 +84,9 @@ async def test_the_webhook_is_the_event_row_byte_for_byte(stack: Stack) -> None:
 
 async def test_the_shell_lines_of_the_readme_run_as_printed(stack: Stack) -> None:
     team = await stack.team()
-    lines = snippet("sh", "jobs/create", stack, team)
+    lines = snippet("sh", "jobs/create", team)
 
-    said = await output("sh", "-e", "-c", lines, key=team.key)
+    said = await output(stack, team, "sh", "-e", "-c", lines)
 
     call, completed = objects(said)
     assert call["response"]["content"] == call["choices"][0]["message"]["content"] == "Paris"
@@ -96,28 +96,27 @@ async def test_the_shell_lines_of_the_readme_run_as_printed(stack: Stack) -> Non
 
 async def test_the_python_lines_of_the_readme_run_as_printed(stack: Stack) -> None:
     team = await stack.team()
-    lines = snippet("python", "jobs/create", stack, team)
+    lines = snippet("python", "jobs/create", team)
 
-    said = (await output(sys.executable, "-c", lines, key=team.key)).splitlines()
+    said = (await output(stack, team, sys.executable, "-c", lines)).splitlines()
 
     assert re.fullmatch(r"completed 0\.0\d+ USD, 999 credits left", said[0]), said
     assert said[1:] == ["Paris", "You said: Say hello in French."]
     await verify(stack)
 
 
-def snippet(language: str, part: str, stack: Stack, team: Team) -> str:
-    """The README's one block in this language with this part, its host, key and team changed."""
+def snippet(language: str, part: str, team: Team) -> str:
+    """The README's one block in this language with this part, its team changed."""
     blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     (found,) = [str(block) for block in blocks if part in block]
-    assert HOST in found
-    return found.replace(HOST, stack.api_url).replace(KEY, team.key).replace(TEAM, team.team_id)
+    return found.replace(TEAM, team.team_id)
 
 
-async def output(*command: str, key: str) -> str:
-    """What a command prints, in an environment that has only the key."""
+async def output(stack: Stack, team: Team, *command: str) -> str:
+    """What a command prints, in an environment that has only what the README sets before."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={"PATH": os.environ["PATH"], "WAYBILL_KEY": key},
+        env={"PATH": os.environ["PATH"], "WAYBILL_URL": stack.api_url, "WAYBILL_KEY": team.key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
 
 from shared import waiting_calls
 from shared.calls import Claimed
-from shared.credentials import Sealer
 from shared.db import Database
 from shared.prices import PriceMap
 from shared.runtime import Runtime, redis_client
+from shared.sealer import Sealer
 from shared.settings import Settings
 from tests import scene as scenes
 from tests.money import budget, claim, close, in_order, paying, pays, used

@@ -13,7 +13,7 @@ from tests import scene as scenes
 from tests.hostile_urls import FORMS, HOSTS, NAMES, Zone, resolver
 from tests.scene import Team
 from tests.workers.receiver import receiving
-from workers.webhook_http import Answer, WebhookSender
+from workers.webhook_http import Response, WebhookSender
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -56,7 +56,7 @@ async def registered(team: Team, url: str = "https://8.8.8.8/hook") -> str:
     return webhook_id
 
 
-async def attempt(url: str, *networks: object, lookup: Lookup = resolver) -> Answer:
+async def attempt(url: str, *networks: object, lookup: Lookup = resolver) -> Response:
     sender = WebhookSender(networks, http=True, lookup=lookup, tls=TLS)  # type: ignore[arg-type]
     answer = await sender.post(url, {}, b"{}", timeout_s=5)
     await sender.close()

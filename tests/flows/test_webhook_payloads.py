@@ -8,8 +8,8 @@ import orjson
 from shared.settings import LOOPBACK
 from tests.api.admin import made
 from tests.scene import HELLO, Scene, answer
+from tests.workers.delivering import send
 from tests.workers.receiver import receiving
-from tests.workers.sending import send
 from workers.webhook_http import WebhookSender
 
 

@@ -13,8 +13,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from shared.settings import LOOPBACK
 from tests.api.admin import made
 from tests.scene import Scene, Team
+from tests.workers.delivering import send
 from tests.workers.receiver import Received, Receiver, receiving
-from tests.workers.sending import send
 from workers.webhook_http import WebhookSender
 
 GRACE_S = 600

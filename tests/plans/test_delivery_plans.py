@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from shared import deliveries, delivery_lists, delivery_queues, replays
-from shared.delivery_lists import UNDELIVERED, Wanted, count_statement, page_statement, summary_statement
+from shared.delivery_lists import UNDELIVERED, Filter, count_statement, page_statement, summary_statement
 from shared.replays import Piece
 from shared.snapshot import FAST_INDEXES
 from shared.states import DeliveryState
@@ -79,31 +79,31 @@ def _is_index_only(node: Mapping[str, Any]) -> bool:
 
 DEAD = [DeliveryState.EXHAUSTED, DeliveryState.ABORTED, DeliveryState.DISCARDED]
 DUE = [DeliveryState.PENDING, DeliveryState.FAILING]
-LISTS: list[tuple[str, Wanted, int]] = [
-    ("of a team", Wanted(tests=False, team_id=TEAM), 0),
-    ("of an endpoint", Wanted(tests=False, team_id=TEAM, endpoint_id=ENDPOINT), 0),
-    ("dead ones", Wanted(tests=False, team_id=TEAM, endpoint_id=ENDPOINT, states=DEAD), 2 * OF_TEAM // 40),
-    ("waiting ones", Wanted(tests=False, team_id=TEAM, states=DUE), 2 * 400 // TEAMS),
-    ("undelivered ones", Wanted(tests=False, team_id=TEAM, states=UNDELIVERED), 3 * OF_TEAM // 40),
-    ("of an event", Wanted(tests=False, team_id=TEAM, event_id=uuid4()), 1),
-    ("of a job", Wanted(tests=False, team_id=TEAM, job_id=uuid4()), 100),
+LISTS: list[tuple[str, Filter, int]] = [
+    ("of a team", Filter(tests=False, team_id=TEAM), 0),
+    ("of an endpoint", Filter(tests=False, team_id=TEAM, endpoint_id=ENDPOINT), 0),
+    ("dead ones", Filter(tests=False, team_id=TEAM, endpoint_id=ENDPOINT, states=DEAD), 2 * OF_TEAM // 40),
+    ("waiting ones", Filter(tests=False, team_id=TEAM, states=DUE), 2 * 400 // TEAMS),
+    ("undelivered ones", Filter(tests=False, team_id=TEAM, states=UNDELIVERED), 3 * OF_TEAM // 40),
+    ("of an event", Filter(tests=False, team_id=TEAM, event_id=uuid4()), 1),
+    ("of a job", Filter(tests=False, team_id=TEAM, job_id=uuid4()), 100),
     (
         "of the last hour",
-        Wanted(tests=False, team_id=TEAM, since=HOUR_AGO, states=[DeliveryState.DELIVERED]),
+        Filter(tests=False, team_id=TEAM, since=HOUR_AGO, states=[DeliveryState.DELIVERED]),
         2 * 120 // TEAMS,
     ),
 ]
 
 
 @pytest.mark.parametrize(("wanted", "most"), [row[1:] for row in LISTS], ids=[row[0] for row in LISTS])
-def test_a_list_reads_what_it_shows(database: psycopg.Connection[Any], wanted: Wanted, most: int):
+def test_a_list_reads_what_it_shows(database: psycopg.Connection[Any], wanted: Filter, most: int):
     assert read(database, page_statement(wanted, limit=PAGE, offset=0)) <= 2 * PAGE + most
     assert read(database, count_statement(wanted)) <= most
 
 
 def test_a_page_far_down_reads_an_index(database: psycopg.Connection[Any]):
     assert (
-        read(database, page_statement(Wanted(team_id=TEAM, tests=False), limit=PAGE, offset=OF_TEAM - PAGE)) <= 2 * PAGE
+        read(database, page_statement(Filter(team_id=TEAM, tests=False), limit=PAGE, offset=OF_TEAM - PAGE)) <= 2 * PAGE
     )
 
 
@@ -131,7 +131,7 @@ def test_a_step_of_a_replay_reads_its_piece_of_the_log(
     assert read(database, late) <= 300
     piece = Piece(next_seq=ROWS - 1000, until_seq=ROWS)
     target = SimpleNamespace(id=ENDPOINT, team_id=TEAM)
-    counted = replays.count_statement(target, replays.Wanted(**given), piece, at_once=replays.COUNTED_AT_ONCE)
+    counted = replays.count_statement(target, replays.Filter(**given), piece, at_once=replays.COUNTED_AT_ONCE)
     assert read(database, counted) <= 300
 
 

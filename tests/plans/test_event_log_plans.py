@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from shared import delivery_retention, event_log
-from shared.event_log import END_OF_LOG, Wanted
+from shared.event_log import END_OF_LOG, Filter
 from tests.plans.test_plans import nodes
 from tests.servers import Servers
 
@@ -56,7 +56,7 @@ def rows_read(connection: psycopg.Connection[Any], sql: str, params: Any) -> int
     )
 
 
-def page_read(connection: psycopg.Connection[Any], wanted: Wanted, *, team: str = BUSY, after: int = 0) -> int:
+def page_read(connection: psycopg.Connection[Any], wanted: Filter, *, team: str = BUSY, after: int = 0) -> int:
     """How many rows a page reads."""
     sql, values = event_log.page_statement(wanted)
     values |= {
@@ -68,32 +68,32 @@ def page_read(connection: psycopg.Connection[Any], wanted: Wanted, *, team: str 
         "since": datetime.now(UTC) - timedelta(days=9),
         "asks_since": True,
         "limit": PAGE,
-        "most": event_log.share(wanted, PAGE),
+        "most": event_log.most_looked_at(wanted, PAGE),
     }
     return rows_read(connection, sql, values)
 
 
 @pytest.mark.parametrize("after", [0, EVENTS // 2, EVENTS - 5], ids=["oldest", "middle", "newest"])
 def test_a_page_reads_the_events_it_shows(database: psycopg.Connection[Any], after: int):
-    assert page_read(database, Wanted(), after=after) <= PAGE + 2
+    assert page_read(database, Filter(), after=after) <= PAGE + 2
 
 
 def test_a_team_that_was_quiet_for_long_is_not_looked_for_among_the_others(database: psycopg.Connection[Any]):
-    assert page_read(database, Wanted(), team=QUIET, after=10) <= 2
+    assert page_read(database, Filter(), team=QUIET, after=10) <= 2
 
 
 def test_a_page_of_a_job_reads_that_job(database: psycopg.Connection[Any]):
-    assert page_read(database, Wanted(job_id=JOB)) <= PAGE + 3
-    assert page_read(database, Wanted(job_id=JOB), after=EVENTS - 100) <= 10 + 10 + 3
+    assert page_read(database, Filter(job_id=JOB)) <= PAGE + 3
+    assert page_read(database, Filter(job_id=JOB), after=EVENTS - 100) <= 10 + 10 + 3
 
 
 def test_a_filter_that_finds_nothing_reads_its_share_and_no_more(database: psycopg.Connection[Any]):
-    assert page_read(database, Wanted(types=["job.failed"])) <= 2 * event_log.LOOKED_AT + 2
+    assert page_read(database, Filter(types=["job.failed"])) <= 2 * event_log.LOOKED_AT + 2
 
 
 def test_what_was_missed_is_found_by_event_and_endpoint(database: psycopg.Connection[Any]):
     [[endpoint]] = database.execute("select md5('w1')::uuid").fetchall()
-    assert page_read(database, Wanted(undelivered=True, endpoint_id=endpoint)) <= 10 * PAGE
+    assert page_read(database, Filter(undelivered=True, endpoint_id=endpoint)) <= 10 * PAGE
 
 
 def test_a_moment_is_found_by_bisection(database: psycopg.Connection[Any]):

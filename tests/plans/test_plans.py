@@ -159,7 +159,7 @@ STATEMENTS: Sequence[tuple[str, str, Any]] = (
     ("overdue jobs", jobs.OVERDUE, (100,)),
     ("idle jobs", jobs.IDLE, (86_400, 100)),
     ("find key", keys.FIND, (b"x" * 32,)),
-    ("record events", outbox.RECORD, {"events": EVENTS, "opt_in": ["job.progress"]}),
+    ("record events", outbox.RECORD, {"events": EVENTS}),
     ("endpoint's states", webhook_stats.STATES, ENDPOINT),
     ("endpoint's oldest", webhook_stats.OLDEST, ENDPOINT),
     ("endpoint's first attempts", webhook_stats.FIRST_ATTEMPTS, ENDPOINT),
@@ -249,15 +249,22 @@ insert into calls (id, job_id, team_id, model, candidates, deadline_at, batched,
 """
 
 
-def indexes_of_calls(connection: psycopg.Connection[Any], sql: str, params: Any, *, planned: bool = True) -> set[str]:
-    """By which ones calls would be read; a read of the whole table has no name and is an error. planned: by force."""
+def planned_nodes(
+    connection: psycopg.Connection[Any], sql: str, params: Any, *, planned: bool
+) -> list[Mapping[str, Any]]:
+    """The plan of a statement; planned: as the dispatcher forces it."""
     with connection.transaction(force_rollback=True):
         if planned:
             connection.execute(dispatching.PLANNED)
         [[[found]]] = connection.execute("explain (format json) " + sql, params).fetchall()
+    return list(nodes(found["Plan"]))
+
+
+def indexes_of_calls(connection: psycopg.Connection[Any], sql: str, params: Any, *, planned: bool = True) -> set[str]:
+    """By which ones calls would be read; a read of the whole table has no name and is an error. planned: by force."""
     reads = [
         node
-        for node in nodes(found["Plan"])
+        for node in planned_nodes(connection, sql, params, planned=planned)
         if node.get("Relation Name") == "calls" or node["Node Type"] == "Bitmap Index Scan"
     ]
     return {node["Index Name"] for node in reads if node["Node Type"] not in ("ModifyTable", "Bitmap Heap Scan")}
@@ -273,4 +280,6 @@ def test_the_dispatcher_reads_in_the_order_of_its_indexes_whatever_the_statistic
             for sql, params, wanted in DISPATCHING:
                 found = indexes_of_calls(connection, sql, params)
                 assert wanted <= found <= wanted | BUSY, sql
+                kinds = {node["Node Type"] for node in planned_nodes(connection, sql, params, planned=True)}
+                assert sql == dispatching.MARK or not {"Sort", "Incremental Sort"} & kinds, sql
     servers.drop_database(url)

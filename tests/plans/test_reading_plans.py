@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from bench.reading_rows import ORGANIZATIONS, TEAMS, fill
-from shared import batch_lists, batch_results, batch_retries, dashboard, jobs, usage
-from shared.job_lists import CALLS, PLAIN, RETRIED, RUNNING, Part, Wanted, count_statement, page_statement
+from shared import batch_lists, batch_results, batch_retries, dashboard, jobs, model_aliases, usage
+from shared.job_lists import CALLS, PLAIN, RETRIED, RUNNING, Filter, Part, count_statement, page_statement
 from shared.snapshot import FAST_INDEXES
 from shared.usage import Interval
 from tests.plans.test_plans import nodes
@@ -83,26 +83,26 @@ def lines_of(database: psycopg.Connection[Any], within: Interval, *teams: str) -
     return int(count)
 
 
-PAGES: list[tuple[str, Wanted, Part]] = [
-    ("newest of all", Wanted(), Part(limit=PAGE)),
-    ("far down all", Wanted(), Part(limit=PAGE, offset=15_000)),
-    ("newest of a team", Wanted(team_id=TEAM), Part(limit=PAGE)),
-    ("far down a team", Wanted(team_id=TEAM), Part(limit=PAGE, offset=3000)),
-    ("a team's failed ones", Wanted(team_id=TEAM, statuses=["failed"]), Part(limit=PAGE)),
-    ("a team's of one user", Wanted(team_id=TEAM, user_id="user-3"), Part(limit=PAGE)),
-    ("a team's by id part", Wanted(team_id=TEAM, id_part="abc"), Part(limit=PAGE)),
-    ("of one month", Wanted(since=MONTH.since, before=MONTH.before), Part(limit=PAGE)),
-    ("all by completion", Wanted(), Part(limit=PAGE, sort_by="completed_at")),
-    ("a team's by status", Wanted(team_id=TEAM), Part(limit=PAGE, sort_by="status", order="asc")),
-    ("one task", Wanted(external_task_id="task-77"), Part(limit=PAGE)),
-    ("open ones", Wanted(statuses=["pending"]), Part(limit=PAGE)),
-    ("nobody's", Wanted(user_id="nobody"), Part(limit=PAGE)),
+PAGES: list[tuple[str, Filter, Part]] = [
+    ("newest of all", Filter(), Part(limit=PAGE)),
+    ("far down all", Filter(), Part(limit=PAGE, offset=15_000)),
+    ("newest of a team", Filter(team_id=TEAM), Part(limit=PAGE)),
+    ("far down a team", Filter(team_id=TEAM), Part(limit=PAGE, offset=3000)),
+    ("a team's failed ones", Filter(team_id=TEAM, statuses=["failed"]), Part(limit=PAGE)),
+    ("a team's of one user", Filter(team_id=TEAM, user_id="user-3"), Part(limit=PAGE)),
+    ("a team's by id part", Filter(team_id=TEAM, id_part="abc"), Part(limit=PAGE)),
+    ("of one month", Filter(since=MONTH.since, before=MONTH.before), Part(limit=PAGE)),
+    ("all by completion", Filter(), Part(limit=PAGE, sort_by="completed_at")),
+    ("a team's by status", Filter(team_id=TEAM), Part(limit=PAGE, sort_by="status", order="asc")),
+    ("one task", Filter(external_task_id="task-77"), Part(limit=PAGE)),
+    ("open ones", Filter(statuses=["pending"]), Part(limit=PAGE)),
+    ("nobody's", Filter(user_id="nobody"), Part(limit=PAGE)),
 ]
 
 
 @pytest.mark.parametrize(("wanted", "part"), [row[1:] for row in PAGES], ids=[row[0] for row in PAGES])
 @pytest.mark.parametrize("calls", [RUNNING, RETRIED, PLAIN], ids=["job objects", "summaries", "plain"])
-def test_a_page_reads_the_jobs_it_shows(database: psycopg.Connection[Any], wanted: Wanted, part: Part, calls: str):
+def test_a_page_reads_the_jobs_it_shows(database: psycopg.Connection[Any], wanted: Filter, part: Part, calls: str):
     plan = Plan(database, *page_statement(wanted, part, calls))
     assert plan.scanned == []
     # Twice the calls: job objects look at a job's calls for the running ones and for the models. The open jobs are 400.
@@ -110,7 +110,7 @@ def test_a_page_reads_the_jobs_it_shows(database: psycopg.Connection[Any], wante
 
 
 @pytest.mark.parametrize("wanted", [row[1] for row in PAGES], ids=[row[0] for row in PAGES])
-def test_a_total_is_counted_from_an_index(database: psycopg.Connection[Any], wanted: Wanted):
+def test_a_total_is_counted_from_an_index(database: psycopg.Connection[Any], wanted: Filter):
     plan = Plan(database, *count_statement(wanted))
     assert plan.scanned == []
     assert plan.rows(heap=True) <= 400
@@ -143,14 +143,14 @@ def test_totals_of_a_team_read_its_rollup_and_the_open_jobs(database: psycopg.Co
 
 
 def test_totals_of_a_model_read_the_lines_of_that_model(database: psycopg.Connection[Any]):
-    plan = Plan(database, usage.OF_MODEL, ("model-5",))
+    plan = Plan(database, model_aliases.USED, (["model-5"],))
     [[lines]] = database.execute("select count(*) from usage_daily where model = 'model-5'").fetchall()
     assert plan.rows(heap=False) <= lines
 
 
 def test_users_of_a_month_read_the_jobs_of_that_month(database: psycopg.Connection[Any]):
     plan = Plan(database, *usage.of_users_statement(TEAM, MONTH))
-    wanted = Wanted(team_id=TEAM, since=MONTH.since, before=MONTH.before)
+    wanted = Filter(team_id=TEAM, since=MONTH.since, before=MONTH.before)
     [[jobs]] = database.execute(*_encoded(count_statement(wanted))).fetchall()
     assert plan.scanned == []
     assert plan.rows(heap=False) <= jobs
@@ -196,7 +196,7 @@ def batch(database: psycopg.Connection[Any]) -> Iterator[UUID]:
 
 @pytest.mark.parametrize("calls", [RUNNING, RETRIED, PLAIN], ids=["job objects", "summaries", "plain"])
 def test_a_batch_is_listed_without_reading_its_lines(database: psycopg.Connection[Any], batch: UUID, calls: str):
-    plan = Plan(database, *page_statement(Wanted(team_id=SMALL, job_type="batch"), Part(limit=PAGE), calls))
+    plan = Plan(database, *page_statement(Filter(team_id=SMALL, job_type="batch"), Part(limit=PAGE), calls))
     assert plan.scanned == []
     # Its lines in progress are counted, the team's jobs are looked through in an index.
     assert plan.rows(heap=False) <= 40 + jobs_of(database, SMALL)

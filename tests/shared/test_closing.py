@@ -5,9 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from shared import calls, clock, closing, waiting_calls
+from shared import attempts, calls, clock, closing, waiting_calls
+from shared.attempt_reports import Report
 from shared.calls import Claimed
-from shared.closing import Aftermath, Report
+from shared.closing import Aftermath
 from tests.scene import COST_NANOUSD, Scene, Team, agrees, answer, refused
 from workers import reports
 
@@ -141,6 +142,36 @@ async def test_what_the_sweeper_guessed_gives_way_to_what_the_late_worker_knows(
     assert (known.outcome, known.usage_source, known.provider_cost_nanousd) == ("succeeded", "provider", COST_NANOUSD)
     call = await scene.row("select * from calls where id = :id", id=UUID(call_id))
     assert (call.state, call.provider_cost_nanousd, call.client_cost_nanousd) == ("pending", COST_NANOUSD, 0)
+
+
+CHANGES = (
+    "delete from model_aliases where alias = :alias returning 1",
+    """update model_aliases set litellm_model = 'openai/other', input_nanousd_per_mtok = 1, output_nanousd_per_mtok = 1
+        where alias = :alias returning 1""",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["deleted", "another model"])
+async def test_an_attempt_nobody_reports_costs_what_its_model_did_when_it_began(scene: Scene, team: Team, change: str):
+    died, left = [await team.call((await team.job())["job_id"]) for _ in range(2)]
+    for call_id in (died, left):
+        await claim(scene, call_id)
+    left_job = (await scene.row("select job_id from calls where id = :id", id=UUID(left))).job_id
+    await team.post(f"/jobs/{left_job}/cancel")
+    await expire(scene, died)
+    await scene.rows(change, alias=team.models[0])
+
+    await reap(scene)
+    async with scene.later(120) as rt, rt.db.transaction() as tx:
+        orphans = [row for row in await attempts.orphaned(tx, grace_s=30, limit=1000) if str(row.call_id) == left]
+        await closing.book_abandoned(tx, [reports.abandoned(row, scene.rt.prices) for row in orphans])
+
+    for call_id, answer_is_counted in ((died, True), (left, False)):
+        row = await scene.row("select * from calls where id = :id", id=UUID(call_id))
+        [attempt] = await scene.attempts(call_id)
+        output = row.estimated_output_tokens * answer_is_counted
+        assert attempt.price_source == "alias"
+        assert attempt.provider_cost_nanousd == row.estimated_prompt_tokens * 10_000 + output * 30_000 > 0
 
 
 async def test_the_sweeper_cannot_take_a_call_whose_lease_was_renewed_meanwhile(scene: Scene, team: Team):

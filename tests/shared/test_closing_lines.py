@@ -8,18 +8,20 @@ import orjson
 import pytest
 
 from shared import clock, closing, ending, jobs, limits
-from shared.closing import Usage
+from shared.attempt_reports import Usage
+from shared.closing import Ending
 from shared.ending import End
 from shared.failures import FAILURES, message
 from shared.jobs import Job
 from shared.limits import Limits
 from shared.messages import Deliver, Ended, Stop, TendBatches
 from shared.states import JobStatus
+from tests.accepted_batches import Running, numbers, row, running
 from tests.api.admin import refusal
 from tests.money import claim, close, in_order, used
-from tests.running_lines import Running, numbers, row, running
 from tests.scene import HELLO, Scene, Team, answer, refused
 from workers import reports
+from workers.sweeper import Sweep
 
 HOOK = "http://127.0.0.1:8099/hook"
 BAD = refused("provider_bad_request", again="never")
@@ -298,21 +300,19 @@ async def test_the_sweep_moves_on_what_stands_though_its_last_line_or_its_job_ha
     assert (await row(scene, open_)).status == "in_progress"
     async with scene.rt.db.hot_transaction() as tx:
         locked = await jobs.lock(tx, [forgotten.id])
-        await closing.end_calls(
-            tx, locked, [], now=clock.now(), finishing={forgotten.id: (JobStatus.COMPLETED, None, None)}
-        )
+        await closing.end_calls(tx, locked, [], now=clock.now(), finishing={forgotten.id: Ending(JobStatus.COMPLETED)})
     sql = "update batches set status = 'in_progress', finalizing_at = null where id = :id returning id"
     await scene.rows(sql, id=forgotten.id)
     scene.rung.clear()
 
-    assert await ending.end_left_behind(scene.rt) >= 2, "beside what other tests left in the same database"
+    assert await Sweep(rt=scene.rt).batches_left_behind() >= 2, "beside what other tests left in the same database"
 
     assert {forgotten.id, open_.id} <= set(tended(scene))
     for batch in (forgotten, open_):
         assert ((await row(scene, batch)).status, (await row(scene, batch)).batch) == ("completed", "finalizing")
     assert (await row(scene, running_)).batch == "in_progress"
     scene.rung.clear()
-    await ending.end_left_behind(scene.rt)
+    await Sweep(rt=scene.rt).batches_left_behind()
     assert tended(scene) == []
     await in_order(scene, team)
 

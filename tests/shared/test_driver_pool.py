@@ -1,13 +1,28 @@
 """The driver's connections: shared, bounded, and new ones after the database went away."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from types import SimpleNamespace
+from typing import cast
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from shared.db import Database, hot
+from shared.driver_pool import LATE_S, Connection, DriverPool
+
+
+@dataclass
+class Fake:
+    """What the pool looks at of a connection."""
+
+    closed: bool = False
+    pgconn: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(transaction_status=TransactionStatus.IDLE))
 
 
 @pytest.fixture
@@ -31,6 +46,54 @@ async def test_there_are_never_more_than_the_limit_and_who_waits_too_long_is_tol
         with pytest.raises(TimeoutError):
             await pid(db)
     assert await pid(db)
+
+
+async def test_time_that_passes_while_the_process_stands_still_is_nobodys_wait():
+    async def connect() -> Connection:
+        return cast("Connection", Fake())
+
+    pool = DriverPool(connect, size=1, wait_s=0.05)
+
+    async def use(seconds: float) -> None:
+        async with pool.connection():
+            await asyncio.sleep(seconds)
+            await asyncio.sleep(0)
+
+    using = [asyncio.create_task(use(seconds)) for seconds in (0.01, 0, 0)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    time.sleep(0.05 + 2 * LATE_S)  # noqa: ASYNC251 - blocks the loop, as a busy machine does
+    await asyncio.gather(*using)
+
+
+async def test_a_limit_for_locks_is_of_one_transaction_and_costs_no_round_trip(db: Database):
+    async def limit(lock_s: float | None) -> str:
+        async with db.hot_transaction(lock_s=lock_s) as tx:
+            return str((await hot(tx, "select current_setting('lock_timeout') as s"))[0].s)
+
+    async def round_trips(lock_s: float | None) -> int:
+        async with db.hot_statement() as tx:
+            pgconn = cast("Connection", tx).pgconn
+        with TemporaryFile() as trace:
+            pgconn.trace(trace.fileno())
+            await limit(lock_s)
+            pgconn.untrace()
+            trace.seek(0)
+            return trace.read().count(b"\tReadyForQuery")
+
+    assert [await limit(lock_s) for lock_s in (0.2, None, 0.2)] == ["200ms", "3s", "200ms"]
+    assert await round_trips(0.2) == await round_trips(None) == 3
+
+
+async def test_a_limited_transaction_that_fails_is_rolled_back_and_its_connection_stays(db: Database):
+    first = await pid(db)
+    with suppress(ZeroDivisionError):
+        async with db.hot_transaction(lock_s=0.2) as tx:
+            await hot(tx, "create table limited_test (n int)")
+            raise ZeroDivisionError
+    async with db.hot_statement() as tx:
+        assert (await hot(tx, "select to_regclass('limited_test') as t"))[0].t is None
+    assert await pid(db) == first
 
 
 async def test_who_gives_up_waiting_takes_no_room(db: Database):

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared import clock, endpoint_health, ids, outbox
-from shared.endpoint_health import DISABLE_AFTER_S, Outcome
 from shared.events import Event
 from shared.runtime import Runtime
+from shared.webhook_facts import Attempted
 from tests.scene import Scene
 from tests.shared.webhook_rows import Rows
 
@@ -27,7 +27,7 @@ async def rows(scene: Scene) -> Rows:
     return made
 
 
-def outcome(rows: Rows, endpoint: UUID | None, state: str = "failing", **fields: Any) -> Outcome:
+def outcome(rows: Rows, endpoint: UUID | None, state: str = "failing", **fields: Any) -> Attempted:
     """An attempt that was answered with 500 unless it was taken."""
     taken = state == "delivered"
     said = {
@@ -39,20 +39,24 @@ def outcome(rows: Rows, endpoint: UUID | None, state: str = "failing", **fields:
         "delivery_id": ids.new(), "event_id": ids.new(), "event_type": "job.completed", "was_failing": False,
         "trigger": "scheduled", "attempt_count": 1, "gone": False, "url": "https://a.example/", **said, **fields,
     }  # fmt: skip
-    return Outcome(team_id=rows.team_id, endpoint_id=endpoint, state=state, **made)
+    return Attempted(team_id=rows.team_id, endpoint_id=endpoint, state=state, **made)
 
 
-async def count(rt: Runtime, *outcomes: Outcome) -> list[Event]:
+async def count(rt: Runtime, *outcomes: Attempted) -> list[Event]:
     """The events of these attempts, recorded with them."""
     async with rt.db.hot_transaction() as tx:
-        events = await endpoint_health.count(tx, outcomes, now=clock.now())
+        events = await endpoint_health.count(
+            tx, outcomes, now=clock.now(), disable_after_s=rt.settings.webhook_disable_after_s
+        )
         await outbox.record(tx, events)
     return events
 
 
 async def notices(rt: Runtime, rows: Rows) -> list[Event]:
     async with rt.db.hot_transaction() as tx:
-        found = await endpoint_health.notices(tx, now=clock.now(), disable_after_s=DISABLE_AFTER_S, limit=1000)
+        found = await endpoint_health.notices(
+            tx, now=clock.now(), disable_after_s=rt.settings.webhook_disable_after_s, limit=1000
+        )
     return [event for event in found if event.team_id == rows.team_id]
 
 

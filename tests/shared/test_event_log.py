@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 
 from shared import event_log, outbox
-from shared.event_log import START, Entry, Lost, Place, Slice, Wanted
+from shared.event_log import START, Entry, Filter, Lost, Place, Slice
 from shared.events import Event
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
 
-ALL = Wanted()
+ALL = Filter()
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ async def rows(runtime: Runtime) -> Rows:
 
 
 async def page(
-    rows: Rows, after: Place = START, wanted: Wanted = ALL, limit: int = 100, looked_at: int | None = None
+    rows: Rows, after: Place = START, wanted: Filter = ALL, limit: int = 100, looked_at: int | None = None
 ) -> Slice:
     async with rows.rt.db.hot_statement() as tx:
         return await event_log.page(tx, rows.team_id, after, wanted, limit, delivery_days=30, looked_at=looked_at)
 
 
-async def everything(rows: Rows, wanted: Wanted, limit: int, looked_at: int | None = None) -> list[Entry]:
+async def everything(rows: Rows, wanted: Filter, limit: int, looked_at: int | None = None) -> list[Entry]:
     """All pages, one after the other."""
     found, after = [], START
     while True:
@@ -74,16 +74,16 @@ async def test_another_teams_events_are_no_part_of_it(rows: Rows, runtime: Runti
 async def test_a_filter_moves_past_what_it_leaves_out(rows: Rows):
     wanted, other = rows.event("job.failed"), rows.event("job.created")
     await rows.record(wanted, other)
-    found = await page(rows, wanted=Wanted(types=["job.failed"]))
+    found = await page(rows, wanted=Filter(types=["job.failed"]))
     assert (ids_of(found), found.end.id) == ([wanted.id], other.id)
-    none = await page(rows, wanted=Wanted(types=["job.cancelled"]))
+    none = await page(rows, wanted=Filter(types=["job.cancelled"]))
     assert (ids_of(none), none.end.id, none.has_more) == ([], other.id, False)
 
 
 async def test_a_page_looks_at_no_more_than_its_share(rows: Rows):
     made = [rows.event("job.failed" if n == 5 else "job.created") for n in range(6)]
     await rows.record(*made)
-    wanted = Wanted(types=["job.failed"])
+    wanted = Filter(types=["job.failed"])
     first = await page(rows, wanted=wanted, looked_at=2)
     assert (ids_of(first), first.end.id, first.has_more) == ([], made[1].id, True)
     assert ids_of(await everything(rows, wanted, 10, looked_at=2)) == [made[5].id]
@@ -94,10 +94,10 @@ async def test_a_jobs_events_page_by_page_end_at_the_end_of_the_log(rows: Rows):
     own = await numbered(rows, job_id, *["call.completed"] * 5)
     last = rows.event("credits.low")
     await rows.record(last)
-    wanted = Wanted(job_id=job_id)
+    wanted = Filter(job_id=job_id)
     assert ids_of(await everything(rows, wanted, 2)) == own
     assert (await page(rows, wanted=wanted)).end.id == last.id
-    failed = await page(rows, wanted=Wanted(job_id=job_id, types=["job.failed"]))
+    failed = await page(rows, wanted=Filter(job_id=job_id, types=["job.failed"]))
     assert (ids_of(failed), failed.end.id) == ([], last.id)
 
 
@@ -110,7 +110,7 @@ async def test_a_cursor_of_the_teams_log_serves_a_job_too(rows: Rows):
     await rows.record(second)
     async with rows.rt.db.hot_statement() as tx:
         places = [await event_log.find(tx, rows.team_id, id_, days=30) for id_ in (first, between.id, second.id)]
-    wanted, found = Wanted(job_id=job_id), []
+    wanted, found = Filter(job_id=job_id), []
     for place in places:
         assert isinstance(place, Place)
         found.append(ids_of(await page(rows, place, wanted)))
@@ -121,17 +121,17 @@ async def test_times_bound_a_page_and_whoever_asks_from_a_time_begins_there(rows
     now = rows.event().at
     made = [replace(rows.event(), at=now + timedelta(hours=n)) for n in range(40)]
     await rows.record(*made)
-    wanted = Wanted(since=made[20].at, until=made[29].at)
+    wanted = Filter(since=made[20].at, until=made[29].at)
     assert ids_of(await everything(rows, wanted, 4)) == [event.id for event in made[20:30]]
-    assert ids_of(await page(rows, wanted=Wanted(until=now - timedelta(days=1)))) == []
-    assert (await page(rows, wanted=Wanted(since=now + timedelta(days=9)))).end.id == made[-1].id
+    assert ids_of(await page(rows, wanted=Filter(until=now - timedelta(days=1)))) == []
+    assert (await page(rows, wanted=Filter(since=now + timedelta(days=9)))).end.id == made[-1].id
 
 
 async def test_a_look_that_begins_at_a_time_does_not_read_what_was_before(rows: Rows):
     now = rows.event().at
     made = [replace(rows.event(), at=now + timedelta(hours=n)) for n in range(40)]
     await rows.record(*made)
-    found = await page(rows, wanted=Wanted(since=made[35].at), looked_at=3)
+    found = await page(rows, wanted=Filter(since=made[35].at), looked_at=3)
     assert ids_of(found) == [event.id for event in made[35:38]]
 
 
@@ -139,8 +139,8 @@ async def deliver(rows: Rows, delivery_id: UUID) -> None:
     await rows.change(delivery_id, state="delivered")
 
 
-def missed(endpoint_id: UUID | None = None, **fields: object) -> Wanted:
-    return Wanted(undelivered=True, endpoint_id=endpoint_id, **fields)  # type: ignore[arg-type]
+def missed(endpoint_id: UUID | None = None, **fields: object) -> Filter:
+    return Filter(undelivered=True, endpoint_id=endpoint_id, **fields)  # type: ignore[arg-type]
 
 
 async def test_what_an_endpoint_has_not_acknowledged(rows: Rows):

@@ -62,18 +62,7 @@ async def test_a_refusal_reaches_its_own_waiter_only():
     assert results[2] == 4
 
 
-async def test_one_bad_item_is_found_by_committing_each_alone():
-    recorder = Recorder()
-    group = GroupCommit(recorder.commit, alone=lambda error: isinstance(error, LookupError))
-    results = await asyncio.gather(*(group.add(n) for n in (1, 99, 2)), return_exceptions=True)
-
-    assert results[0] == 2
-    assert isinstance(results[1], LookupError)
-    assert results[2] == 4
-    assert recorder.groups == [[1, 99, 2], [1], [99], [2]]
-
-
-async def test_without_a_bad_item_to_blame_everybody_hears_of_the_failure():
+async def test_everybody_hears_of_a_failure_of_the_whole_group():
     recorder = Recorder()
     group = GroupCommit(recorder.commit)
     results = await asyncio.gather(*(group.add(n) for n in (1, 99)), return_exceptions=True)

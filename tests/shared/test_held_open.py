@@ -4,6 +4,7 @@ import pytest
 
 from shared import ending, jobs
 from tests.scene import Scene, Team, agrees, refused
+from workers.sweeper import Sweep
 
 ONE = [{"messages": [{"role": "user", "content": "x"}]}]
 
@@ -29,13 +30,13 @@ async def test_it_ends_as_its_calls_did_once_it_was_held_for_too_long(
     job_id, call_id = await held(scene, team)
     scene.provider.steps = [] if completes else [refused("provider_bad_request", again="never")]
     await scene.work_on(call_id)
-    await ending.end_held_open(scene.rt)
+    await Sweep(rt=scene.rt).jobs_held_open()
     open_ = await team.read(job_id)
     assert (open_["status"], open_["auto_complete"], open_["credits_held"]) == ("in_progress", True, 1)
 
     async with scene.later(ending.HELD_OPEN_S + 1) as rt:
-        assert await ending.end_held_open(rt) == 1
-        assert await ending.end_held_open(rt) == 0
+        assert await Sweep(rt=rt).jobs_held_open() == 1
+        assert await Sweep(rt=rt).jobs_held_open() == 0
 
     ended = await team.read(job_id)
     assert (ended["status"], ended["credits_held"], ended["credits_charged"]) == (status, 0, int(completes))
@@ -46,7 +47,7 @@ async def test_it_ends_as_its_calls_did_once_it_was_held_for_too_long(
 async def test_the_end_of_its_last_call_ends_it_again_once_the_time_has_passed(scene: Scene, team: Team):
     job_id, call_id = await held(scene, team)
     async with scene.later(ending.HELD_OPEN_S + 1) as rt:
-        assert await ending.end_held_open(rt) == 1
+        assert await Sweep(rt=rt).jobs_held_open() == 1
     assert (await team.read(job_id))["status"] == "in_progress"
     await scene.work_on(call_id)
     assert (await team.read(job_id))["status"] == "completed"

@@ -7,6 +7,7 @@ import pytest
 
 from shared import ids, intake
 from shared.clock import now
+from shared.db import hot
 from shared.errors import Conflict, Forbidden, InsufficientCredits, Invalid, NotFound
 from shared.intake import Accepted, Submission
 from shared.jobs import Job
@@ -46,6 +47,20 @@ async def test_sixty_jobs_at_once_never_take_more_than_forty_credits(scene: Scen
     assert await team.credits() == (40, 40, 0)
     stored = await scene.row("select count(*) as n from calls where team_id = :id", id=team.id)
     assert stored.n == 40
+    await agrees(scene, team)
+
+
+async def test_an_account_that_somebody_has_locked_holds_up_no_other_team(scene: Scene):
+    team, other = await scene.team(), await scene.team()
+    jobs = [(await t.job())["job_id"] for t in (team, team, team, other, other)]
+    async with scene.rt.db.hot_transaction() as tx:
+        await hot(tx, "select from credit_accounts where team_id = %s for update", (team.id,))
+        held = [asyncio.create_task(team.submit(job_id)) for job_id in jobs[:3]]
+        async with asyncio.timeout(2.5):
+            for job_id in jobs[3:]:
+                assert (await other.submit(job_id)).status_code == 202
+        assert not any(submitting.done() for submitting in held)
+    assert [(await submitting).status_code for submitting in held] == [202] * 3
     await agrees(scene, team)
 
 
@@ -152,7 +167,7 @@ async def test_a_poisoned_submission_does_not_spoil_the_jobs_accepted_beside_it(
     good, bad = submission(team), submission(team, estimated_output_tokens=2**40)
     add = scene.app.state.desk.intake.add
 
-    results = await asyncio.gather(add(good), add(bad), return_exceptions=True)
+    results = await asyncio.gather(add(good, team.id), add(bad, team.id), return_exceptions=True)
 
     assert isinstance(results[0], Accepted)
     assert isinstance(results[1], Exception)

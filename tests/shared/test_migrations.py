@@ -5,7 +5,7 @@ import pytest
 from alembic import command
 
 from migrations.__main__ import config
-from shared import books
+from shared import books, waiting_calls
 from shared.books import CHECKS
 from shared.db import Database
 from tests.servers import Servers
@@ -40,6 +40,17 @@ values ('01a00000-0000-7000-8000-000000000003', 1, 'm', 'openai', 'w', 'unknown'
 """
 AREAS = ("money", "work", "usage")
 
+# Its worker is gone: nobody knows what the attempt cost but by the prices of its alias.
+LEFT_BEHIND = """
+insert into model_aliases (alias, litellm_model, provider, actual_model, display_name, input_nanousd_per_mtok,
+                           output_nanousd_per_mtok)
+values ('m', 'openai/own', 'openai', 'own', 'M', 7000, 9000);
+update calls set state = 'in_progress', attempt = 1, worker = 'w', lease_expires_at = app_now() - interval '1 hour'
+ where id = '01a00000-0000-7000-8000-000000000004';
+insert into attempts (call_id, number, alias, provider, litellm_model, worker)
+values ('01a00000-0000-7000-8000-000000000004', 1, 'm', 'openai', 'openai/own', 'w');
+"""
+
 
 @pytest.fixture
 def old_url(servers: Servers) -> str:
@@ -61,6 +72,17 @@ async def test_what_ended_before_usage_was_rolled_up_is_in_it(old_url: str):
     assert [finding for finding in found if finding] == []
     assert [tuple(line) for line in lines] == [("", 0), ("anthropic", 900), ("openai", 200)]
     assert open_tokens.scalar() == 90
+
+
+async def test_an_attempt_that_was_left_behind_has_its_price_afterwards(old_url: str):
+    with psycopg.connect(old_url) as connection:
+        connection.execute(LEFT_BEHIND)
+    command.upgrade(config(old_url), "head")
+    db = Database(old_url, pool=2, name="waybill-test")
+    async with db.statement() as tx:
+        [left] = await waiting_calls.expired(tx, limit=10)
+    await db.close()
+    assert (left.litellm_model, left.input_nanousd_per_mtok, left.output_nanousd_per_mtok) == ("openai/own", 7000, 9000)
 
 
 def test_the_newest_revision_can_be_taken_back(old_url: str):

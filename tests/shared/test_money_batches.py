@@ -8,8 +8,8 @@ import pytest
 from shared import charging
 from shared.charging import Terms
 from shared.jobs import Job
+from tests.accepted_batches import row, running
 from tests.money import budget, claim, close, held_of, in_order, paying, used
-from tests.running_lines import row, running
 from tests.scene import Scene, agrees, refused
 
 LINE = {"estimated_output_tokens": 1000, "estimate_nanousd": 136_000_000}

@@ -127,6 +127,21 @@ async def test_a_budget_is_changed_and_removed_without_losing_what_is_spent_and_
     await in_order(scene, team)
 
 
+@pytest.mark.parametrize("duration", [None, "7d", "1h"])
+async def test_what_was_spent_in_a_window_that_is_over_does_not_come_back_with_another_duration(
+    scene: Scene, duration: str | None
+):
+    team = await paying(scene)
+    await budget(scene, team, max_nanousd=34_000_000, duration="1h")
+    await answered(scene, team, (await team.job())["job_id"], 250, max_tokens=250)
+    id_ = (await budget_of(scene, team)).id
+    async with scene.later(2 * 3600) as later, later.db.transaction() as tx:
+        await budgets.set_budget(tx, team_id=team.id, max_nanousd=34_000_000, duration=duration)
+        found = (await budgets.lock(tx, [id_]))[id_]
+
+    assert (found.spent_nanousd, found.duration, found.takes(34_000_000)) == (0, duration, True)
+
+
 async def test_a_keys_parallel_requests_are_counted_exactly_from_many_connections(scene: Scene):
     team = await paying(scene)
     key = await scene.row(

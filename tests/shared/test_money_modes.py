@@ -8,9 +8,8 @@ from uuid import UUID
 import pytest
 
 from shared import intake
-from shared.charging import Terms
+from shared.charging import MOST_NANOUSD, Terms
 from shared.intake import Accepted, Submission
-from shared.sizing import MOST_NANOUSD
 from tests.money import (
     PER_TOKEN,
     answered,

@@ -29,7 +29,7 @@ def job(mode: str, **fields: Any) -> Job:
 
 def ended(mode: str, status: str, **fields: Any) -> Job:
     made = job(mode, status=status, **fields)
-    made.credits_held = charging.wanted(made) if made.calls_total else 0
+    made.credits_held = charging.should_hold(made) if made.calls_total else 0
     return made
 
 
@@ -98,7 +98,7 @@ def test_worked_examples(job_: Job, charged: int):
 def test_a_job_holds_what_it_used_and_what_its_open_calls_may_use():
     one = job("consumption_usd", client_cost_nanousd=usd("0.034"), estimate_nanousd=usd("0.8"))
     other = job("consumption_tokens", total_tokens=9_999, estimate_tokens=2)
-    assert (charging.wanted(one), charging.wanted(other), charging.wanted(job("job_based"))) == (9, 2, 1)
+    assert (charging.should_hold(one), charging.should_hold(other), charging.should_hold(job("job_based"))) == (9, 2, 1)
 
 
 def test_a_hold_is_lowered_to_what_is_wanted_and_never_raised():

@@ -5,7 +5,7 @@ import pytest
 from shared import provider_slowdowns
 from shared.provider_slowdowns import Slowdown
 from tests.scene import Scene, Team
-from tests.workers.lines import accepted
+from tests.workers.line_rows import accepted
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def run(
             if team not in (held or {})
         }
         chosen, _ = turns.choose(seen, room)
-        turns.charge(chosen)
+        turns.count(chosen)
         taken = {turn.id for turn in chosen}
         for team, calls in waiting.items():
             waiting[team] = [turn for turn in calls if turn.id not in taken]
@@ -110,7 +110,7 @@ def test_what_was_chosen_and_refused_costs_its_team_nothing():
     waiting = {"a": turns_of("a", 10, calls=100), "b": turns_of("b", 10, calls=100)}
     turns = TeamTurns()
     chosen, _ = turns.choose({team: Queue(turns=calls) for team, calls in waiting.items()}, 10)
-    turns.charge(turn for turn in chosen if turn.team_id == "b")
+    turns.count(turn for turn in chosen if turn.team_id == "b")
     chosen, _ = turns.choose({team: Queue(turns=calls) for team, calls in waiting.items()}, 5)
     assert chosen[0].team_id == "a"
     assert given_tokens(chosen) == {"a": 30, "b": 20}, "it was not charged, nor is anything made up for"

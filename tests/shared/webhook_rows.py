@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import insert, select, text, update
 
 from shared import clock, credit_accounts, ids, outbox, tables, webhook_endpoints
-from shared.credentials import new_webhook_secret
 from shared.events import Event
 from shared.runtime import Runtime
+from shared.signing import new_webhook_secret
 
 
 @dataclass

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from shared.calls import Claimed
-from shared.credentials import Sealer
+from shared.sealer import Sealer
 from shared.settings import Settings
 from workers.provider import Answer, Provider, ProviderError
 

@@ -8,10 +8,10 @@ from sqlalchemy import update
 
 from shared import clock, delivery_queues, tables
 from shared.deliveries import Delivery, Result
-from shared.delivery_queues import Circuit
+from shared.delivery_queues import QueueCircuit
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
-from workers.delivery_records import Ended, Records
+from workers.delivery_records import EndedAttempt, Records
 
 
 async def set_endpoint(rows: Rows, id_: UUID, **values: Any) -> None:
@@ -28,7 +28,7 @@ async def busy(rows: Rows, events: int, **values: Any) -> UUID:
     return endpoint
 
 
-def ended(delivery: Delivery, *, failed: bool) -> Ended:
+def ended(delivery: Delivery, *, failed: bool) -> EndedAttempt:
     result = Result(
         id=delivery.id,
         attempt=delivery.attempt,
@@ -41,17 +41,17 @@ def ended(delivery: Delivery, *, failed: bool) -> Ended:
         error="answered 500" if failed else None,
         retry_in_s=0.0 if failed else None,
     )
-    return Ended(delivery=delivery, result=result)
+    return EndedAttempt(delivery=delivery, result=result)
 
 
 async def end(rt: Runtime, claimed: Sequence[Delivery], *, failed: bool = False) -> None:
     """Record each claimed delivery as taken or refused by its receiver, one group for all."""
-    await Records(rt)._commit([ended(delivery, failed=failed) for delivery in claimed])
+    await Records(rt)._commit([ended(delivery, failed=failed) for delivery in claimed], None)
 
 
 async def circuit(rt: Runtime, queue: UUID) -> str:
     async with rt.db.statement() as tx:
-        return (await delivery_queues.circuits(tx, [queue])).get(queue, Circuit()).state
+        return (await delivery_queues.circuits(tx, [queue])).get(queue, QueueCircuit()).state
 
 
 async def due(rt: Runtime) -> list[UUID]:

@@ -10,15 +10,16 @@ import pytest
 
 from shared import batches, files
 from shared.batches import MOST_INPUT_BYTES
+from shared.charging import MOST_NANOUSD
 from shared.db import Database, Tx
 from shared.ending import End, end_job
 from shared.files import CHUNK_BYTES
 from shared.line_checks import MOST_LINES
 from shared.messages import Ended
-from shared.sizing import MOST_NANOUSD
 from shared.states import Endpoint, JobStatus
 from tests.money import budget, in_order, paying, pays
 from tests.scene import Scene, Team
+from tests.waiting import until
 from tests.workers.checked_batches import (
     WORKER,
     asked,
@@ -35,6 +36,8 @@ from workers import batch_checks
 from workers.batch_checks import MANY_LINES
 from workers.batch_reading import GROUP_BYTES
 
+WAITS_FOR_A_ROW = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
 
 @pytest.fixture
 async def team(scene: Scene) -> Team:
@@ -48,7 +51,7 @@ async def refused(scene: Scene, id_: UUID) -> list[tuple[str, str | None, int | 
     assert found.failed_at is not None
     assert (job.calls_total, job.credits_held, job.failure_reason) == (0, 0, None)
     assert await lines_of(scene, id_) == []
-    assert await scene.events(str(id_)) == ["batch.failed", "job.failed"]
+    assert await scene.events(str(id_)) == ["job.failed", "batch.failed"]
     assert Ended(ids=(id_,)) in scene.rung
     assert found.errors is not None
     return [(error["code"], error["param"], error["line"]) for error in found.errors]
@@ -142,10 +145,41 @@ async def test_an_empty_file_is_refused(scene: Scene, team: Team, lines: list[by
     assert await refused(scene, id_) == [("empty_file", "input_file_id", None)]
 
 
+async def test_what_changed_of_its_key_while_it_was_checked_counts(scene: Scene):
+    team = await paying(scene)
+    id_, blocked = [await asked(scene, team, named(team, "a", "b")) for _ in range(2)]
+    async with scene.rt.db.hot_transaction() as tx:
+        await tx.execute("select from jobs where id = %s for update", (id_,))
+        checking = asyncio.create_task(checked(scene, id_))
+        await until(lambda: scene.rows(WAITS_FOR_A_ROW), "a check that has read its key")
+        await budget(scene, team, max_nanousd=10**12)
+    accepted = await checking
+    made = await scene.row("select id, held_nanousd from budgets where team_id = :id", id=team.id)
+    assert [line.budget_ids for line in await lines_of(scene, id_)] == [[made.id]] * 2
+    assert made.held_nanousd == accepted.estimated_nanousd > 0
+
+    async with scene.rt.db.hot_transaction() as tx:
+        await tx.execute("select from jobs where id = %s for update", (blocked,))
+        checking = asyncio.create_task(checked(scene, blocked))
+        await until(lambda: scene.rows(WAITS_FOR_A_ROW), "a check that has read its key")
+        await scene.rows("update virtual_keys set blocked = true where team_id = :id returning 1", id=team.id)
+    assert [error["code"] for error in (await checking).errors or []] == ["key_blocked"]
+    assert await lines_of(scene, blocked) == []
+    await in_order(scene, team)
+
+
+async def test_a_file_that_expired_since_its_batch_was_made_is_read(scene: Scene, team: Team):
+    id_ = await asked(scene, team, named(team, "a"))
+    file_id = (await read(scene, id_)).input_file_id
+    await scene.rows("update files set expires_at = app_now() where id = :id returning 1", id=file_id)
+    assert (await checked(scene, id_)).status == "in_progress"
+
+
 async def test_a_file_that_is_gone_is_refused(scene: Scene, team: Team):
     gone = await asked(scene, team, named(team, "a"))
     file_id = (await read(scene, gone)).input_file_id
-    await scene.rows("update files set expires_at = app_now() where id = :id returning 1", id=file_id)
+    hidden = "update files set status = 'uploading', expires_at = app_now() where id = :id returning 1"
+    await scene.rows(hidden, id=file_id)
     assert await refused(scene, gone) == [("invalid_request", "input_file_id", None)]
 
     large = await asked(scene, team, named(team, "a"))

@@ -13,10 +13,13 @@ from structlog.testing import capture_logs
 from shared import files, ids
 from shared.db import Database
 from shared.file_reading import content
+from shared.files import BROUGHT, KEPT_S, NewFile
 from shared.messages import Deliver, Ended
+from shared.states import FilePurpose
 from tests import ended_lines
 from tests.ended_lines import begun, leased, more, over
 from tests.scene import Scene, Team
+from tests.workers.checked_batches import asked, checked
 from workers import batch_endings
 
 WORKER = "test-worker"
@@ -273,3 +276,43 @@ async def test_wherever_a_worker_dies_the_next_one_ends_the_batch_once(scene: Sc
     assert await told(scene, id_) == ["batch.completed"]
     assert await names(scene, batch.output_file_id) == ["line-1", "line-3"]
     assert (await its_files(scene, team)).count("processed") == 2
+
+
+async def kept_s(scene: Scene, team: Team) -> dict[str, int]:
+    """For how long from now each file of the team is kept, by its name."""
+    rows = await scene.rows(
+        "select filename, round(extract(epoch from expires_at - app_now())) as s from files where team_id = :team",
+        team=team.id,
+    )
+    return {row.filename.rpartition("_")[2]: int(row.s) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("stores", "said", "named", "kept"),
+    [
+        (False, None, BROUGHT, {"input.jsonl": 3600, "output.jsonl": 3600, "error.jsonl": 3600}),
+        (False, DAY_S, BROUGHT, {"input.jsonl": 3600, "output.jsonl": DAY_S, "error.jsonl": DAY_S}),
+        (False, None, "my_own", {"own": KEPT_S, "output.jsonl": 3600, "error.jsonl": 3600}),
+        (True, None, BROUGHT, {"input.jsonl": KEPT_S, "output.jsonl": KEPT_S, "error.jsonl": KEPT_S}),
+    ],
+)
+async def test_files_of_a_team_that_stores_no_texts_are_kept_for_an_hour_or_as_its_client_said(
+    scene: Scene, stores: bool, said: int | None, named: str, kept: dict[str, int]
+):
+    team = await scene.team(store_payloads=stores)
+    id_ = await begun(scene, team, "good", "bad", expires_after_s=said)
+    async with scene.rt.db.hot_transaction() as tx:
+        await files.begin(tx, NewFile(id=id_, team_id=team.id, purpose=FilePurpose.BATCH, filename=named))
+        await files.finish(tx, id_, 0)
+    await over(scene, id_)
+    await end(scene, id_)
+    found = await kept_s(scene, team)
+    assert found == {name: pytest.approx(seconds, abs=60) for name, seconds in kept.items()}
+
+
+async def test_what_a_refused_batch_of_such_a_team_brought_is_kept_for_an_hour_too(scene: Scene):
+    team = await scene.team(store_payloads=False)
+    id_ = await asked(scene, team, [b"{"])
+    await scene.rows("update files set filename = :name where team_id = :id returning id", name=BROUGHT, id=team.id)
+    assert (await checked(scene, id_)).status == "failed"
+    assert await kept_s(scene, team) == {"input.jsonl": pytest.approx(3600, abs=60)}

@@ -4,8 +4,8 @@ import pytest
 
 from shared import calls
 from shared.messages import Stop, TendBatches
+from tests.accepted_batches import DAY_S, numbers, row, running
 from tests.money import claim, close, in_order, used
-from tests.running_lines import DAY_S, numbers, row, running
 from tests.scene import COST_NANOUSD, Scene, Team
 from workers import retention
 from workers.sweeper import Sweep
@@ -72,7 +72,7 @@ async def test_texts_of_lines_are_kept_until_their_batch_is_final(scene: Scene, 
     batch = await running(scene, team, 2, window_s=7 * DAY_S)
     await scene.work(batch.lines[:1])
     async with scene.later(6 * DAY_S) as rt:
-        await retention.delete_expired(rt)
+        await retention.rounds(rt).run()
         assert await texts(scene, team) == 2
     await scene.work(batch.lines[1:])
     final = (
@@ -81,10 +81,10 @@ async def test_texts_of_lines_are_kept_until_their_batch_is_final(scene: Scene, 
     )
     await scene.rows(final, id=batch.id)
     async with scene.later(6 * DAY_S + 3500) as rt:
-        await retention.delete_expired(rt)
+        await retention.rounds(rt).run()
         assert await texts(scene, team) == 2
     async with scene.later(6 * DAY_S + 3700) as rt:
-        await retention.delete_expired(rt)
+        await retention.rounds(rt).run()
     assert await texts(scene, team) == 0
 
 
@@ -93,14 +93,31 @@ async def test_old_texts_of_a_batch_that_runs_are_kept(scene: Scene, team: Team)
     await scene.work(batch.lines[:1])
     days = scene.rt.settings.payload_retention_days
     async with scene.later((days + 1) * DAY_S) as rt:
-        await retention.delete_expired(rt)
+        await retention.rounds(rt).run()
         assert await texts(scene, team) == 2
     await team.post(f"/jobs/{batch.job_id}/cancel")
     final = "update batches set status = 'cancelled', cancelled_at = app_now(), output_file_id = id where id = :id"
     await scene.rows(f"{final} returning id", id=batch.id)
     async with scene.later((days + 1) * DAY_S) as rt:
-        await retention.delete_expired(rt)
+        await retention.rounds(rt).run()
     assert await texts(scene, team) == 0
+
+
+@pytest.mark.parametrize("status", ["cancelled", "expired"])
+async def test_texts_of_lines_that_never_ran_go_once_their_batch_is_over(scene: Scene, team: Team, status: str):
+    batch, other = await running(scene, team, 4), await running(scene, team, 2)
+    await scene.work(batch.lines[1:2])
+    await claim(scene, batch.names[2])
+    for ended in (batch, other):
+        await team.post(f"/jobs/{ended.job_id}/cancel")
+    await retention.rounds(scene.rt).run()
+    assert await texts(scene, team) == 6, "not before the files are written"
+    final = f"update batches set status = '{status}', {status}_at = app_now(), output_file_id = id where id = :id"
+    await scene.rows(f"{final} returning id", id=batch.id)
+
+    assert (await retention.rounds(scene.rt).run())["unrun_payloads"] == 2
+    assert await texts(scene, team) == 4, "lines that ran, and those of the other batch"
+    assert (await retention.rounds(scene.rt).run())["unrun_payloads"] == 0
 
 
 async def texts(scene: Scene, team: Team) -> int:

@@ -11,12 +11,13 @@ import pytest
 import redis
 from dramatiq import Message, Worker
 
+from shared.ids import Fence
 from shared.messages import Deliver, RunCalls
 from shared.queue import Bell, connect, encode
 from tests.waiting import until
 from workers.app import create_broker
 from workers.broker import WakefulBroker, WakefulConsumer
-from workers.pool import Fence, LoopLag, Pool
+from workers.pool import LoopLag, Pool
 
 QUEUE = "dramatiq:calls"
 STORED = "dramatiq:calls.msgs"
@@ -58,8 +59,9 @@ async def unit(redis_url: str) -> AsyncIterator[Unit]:
     """The test starts the worker; the fixture ends it."""
     held, ran = asyncio.Event(), []
 
-    async def claim(ids: Sequence[UUID]) -> list[Claim]:
-        return [Claim((id_, 1)) for id_ in ids]
+    async def claim(ids: Sequence[UUID], start: Callable[[Claim], None]) -> None:
+        for id_ in ids:
+            start(Claim((id_, 1)))
 
     async def run(row: Claim) -> None:
         ran.append(row.fence[0])
@@ -204,6 +206,16 @@ async def test_rung_call_is_run_and_its_bell_is_gone_before_it_ends(redis_url: s
     await happens(lambda: valkey.hlen(STORED) == 0, "its bell is acknowledged")
     assert set(unit.pool.tasks) == {(id_, 1)}
     await bell.close()
+
+
+def test_messages_that_are_none_of_ours_keep_no_other_from_going_back(broker: WakefulBroker, valkey: redis.Redis):
+    ids = ring(broker, 4)
+    for stored in valkey.lrange(QUEUE, 1, 2):
+        valkey.hset(STORED, stored, b"no message")
+    consumer = broker.consume("calls", prefetch=4)
+    assert next(consumer) is not None
+    consumer.close()
+    assert waiting(valkey) == [ids[3]]
 
 
 async def test_bells_of_a_closed_door_are_back_on_the_queue_after_the_stop(unit: Unit, valkey: redis.Redis):

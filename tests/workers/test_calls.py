@@ -5,10 +5,14 @@ from uuid import UUID
 
 import pytest
 
+from shared import redis_keys
+from shared.calls import Claimed
 from shared.db import hot
 from shared.states import Outcome
 from tests import scene as scenes
 from tests.scene import COST_NANOUSD, Scene, Team, agrees, answer, refused
+from workers.calls import Calls
+from workers.provider import Answer, Sink
 
 
 @pytest.fixture
@@ -50,6 +54,25 @@ async def test_a_call_that_somebody_has_locked_holds_up_no_other(scene: Scene, t
         async with asyncio.timeout(2):
             assert [call.id for call in await scene.worker.claim([locked, other])] == [other]
     assert [call.id for call in await scene.worker.claim([locked, other])] == [locked], "nobody had claimed it"
+
+
+async def test_a_job_that_somebody_has_locked_holds_up_no_other_teams_results(scene: Scene, team: Team, job_id: str):
+    locked, other = await team.call(job_id), await scene.team()
+    free_job = (await other.job())["job_id"]
+    free = await other.call(free_job)
+    scene.provider.held.clear()
+    async with scene.rt.db.hot_transaction() as tx:
+        await hot(tx, "select from jobs where id = %s for update", (UUID(job_id),))
+        working = [asyncio.create_task(scene.work([call_id])) for call_id in (locked, free)]
+        await scene.provider.until_asked(2)
+        scene.provider.held.set()
+        async with asyncio.timeout(2.5):
+            await working[1]
+        assert not working[0].done()
+    await working[0]
+    assert [(await t.read(j, c))["status"] for t, j, c in ((team, job_id, locked), (other, free_job, free))] == [
+        "completed"
+    ] * 2
 
 
 async def test_a_failure_is_tried_again_at_the_same_model_then_at_the_fallback(scene: Scene, team: Team, job_id: str):
@@ -217,6 +240,42 @@ async def test_an_attempt_over_its_own_limit_is_unknown_and_tried_again(runtime)
         assert [outcome for _, outcome in await outcomes(scene, call_id)] == ["unknown", "succeeded"]
 
 
+async def test_an_answer_that_is_there_when_its_time_is_over_is_taken(runtime):
+    class Late:
+        async def complete(self, call: Claimed, *, timeout_s: float, sink: Sink | None = None) -> Answer:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return answer()
+            raise AssertionError
+
+    async with scenes.opened(runtime, provider_timeout_s=0.01) as scene:
+        team = await scene.team()
+        job_id = (await team.job())["job_id"]
+        call_id = await team.call(job_id)
+        scene.worker = Calls(scene.rt, Late(), "worker")
+        await scene.work([call_id])
+        assert await outcomes(scene, call_id) == [(team.models[0], "succeeded")]
+
+
+async def test_a_stream_that_cannot_be_put_on_record_ends_its_call(scene: Scene, team: Team, job_id: str):
+    call_id = await team.call(job_id)
+    await scene.rows("update calls set stream = true where id = :id returning id", id=UUID(call_id))
+    scene.provider.steps = [scenes.saying("Once", "upon")]
+    rule = f"check (first_chunk_at is null or call_id <> '{call_id}') not valid"
+    await altered(scene, f"alter table attempts add constraint odd {rule}")
+    try:
+        await scene.work_on(call_id)
+    finally:
+        await altered(scene, "alter table attempts drop constraint odd")
+    assert (await team.read(job_id, call_id))["error"]["code"] == "internal_error"
+
+
+async def altered(scene: Scene, sql: str) -> None:
+    async with scene.rt.db.hot_statement() as tx:
+        await hot(tx, sql)
+
+
 async def test_a_drained_call_goes_back_and_counts_as_nobodys_failure(scene: Scene, team: Team, job_id: str):
     scene.provider.held.clear()
     call_id = await team.call(job_id)
@@ -234,7 +293,26 @@ async def test_a_drained_call_goes_back_and_counts_as_nobodys_failure(scene: Sce
     assert (await team.read(job_id, call_id))["status"] == "completed"
 
 
-async def test_a_worker_that_lost_its_lease_changes_nothing_but_its_own_attempt(scene: Scene, team: Team, job_id: str):
+async def test_a_drained_call_whose_alias_forbids_another_try_ends(scene: Scene):
+    team = await scene.team(alias={"on_unknown": "fail"})
+    job_id = (await team.job())["job_id"]
+    scene.provider.held.clear()
+    call_id = await team.call(job_id)
+    [claimed] = await scene.worker.claim([UUID(call_id)])
+    running = asyncio.create_task(scene.worker.run(claimed))
+    await scene.provider.until_asked(1)
+    scene.worker.stop(claimed.fence, "drained")
+    await running
+
+    shown = await team.read(job_id, call_id)
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "attempts_exhausted")
+    assert await outcomes(scene, call_id) == [(team.models[0], "unknown")]
+    assert (await scene.row("select maybe_billed from calls where id = :id", id=UUID(call_id))).maybe_billed
+
+
+async def test_a_worker_that_lost_its_lease_changes_nothing_but_its_own_attempt(scene: Scene):
+    team = await scene.team(tpm_limit=90_000)
+    job_id = (await team.job())["job_id"]
     scene.provider.held.clear()
     call_id = await team.call(job_id)
     [claimed] = await scene.worker.claim([UUID(call_id)])
@@ -245,8 +323,10 @@ async def test_a_worker_that_lost_its_lease_changes_nothing_but_its_own_attempt(
         sql = "update calls set state = 'pending' where id = %s"
         await raw.driver_connection.execute(sql, (UUID(call_id),))
     scene.provider.held.set()
+    counted = await scene.rt.redis.hgetall(redis_keys.tokens_taken(team.id))
     await running
 
+    assert await scene.rt.redis.hgetall(redis_keys.tokens_taken(team.id)) == counted != {}
     assert (await team.read(job_id, call_id))["status"] == "pending"
     assert await outcomes(scene, call_id) == [(team.models[0], "succeeded")]
     assert await scene.events(job_id) == ["job.created", "job.started"]

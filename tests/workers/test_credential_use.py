@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from shared import models
-from shared.credentials import Sealer
 from shared.runtime import Runtime
+from shared.sealer import Sealer
 from tests import scene as scenes
 from tests.api.admin import made
 from tests.conftest import ENCRYPTION_KEY

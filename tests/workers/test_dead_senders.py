@@ -9,8 +9,8 @@ import pytest
 from shared.messages import Deliver, Message
 from shared.runtime import Runtime
 from tests.shared.webhook_rows import Rows
+from tests.workers.delivering import claim
 from tests.workers.queues import busy, end
-from tests.workers.sending import claim
 from workers import dead_senders
 
 

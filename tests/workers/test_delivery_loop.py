@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -9,13 +10,14 @@ import pytest
 from sqlalchemy import text, update
 
 from shared import delivery_queues, ids, tables
+from shared.db import Database, Tx
 from shared.runtime import Runtime
 from shared.settings import LOOPBACK
 from tests.shared.webhook_rows import Rows
 from tests.waiting import until
 from tests.workers.receiver import Receiver, never, receiving, response
 from workers.delivery_loop import MOST_UNKNOWN, DeliveryLoop
-from workers.delivery_room import TEAM_LEAST, Line, Pace, Room
+from workers.delivery_room import TEAM_LEAST, KnownQueue, Pace, Room
 from workers.queue_turns import QueueTurns
 from workers.webhook_http import WebhookSender
 from workers.webhooks import Deliverer
@@ -127,6 +129,59 @@ async def test_two_units_send_each_delivery_once_and_keep_to_the_endpoints_concu
     assert 1 < most <= 3
 
 
+class SlowToTell(Database):
+    """Its second transaction, here a claim, tells how it ended only when `told` is set."""
+
+    transactions = 0
+
+    @asynccontextmanager
+    async def hot_transaction(self) -> AsyncIterator[Tx]:
+        self.transactions += 1
+        is_second = self.transactions == 2
+        async with super().hot_transaction() as tx:
+            yield tx
+        if is_second:
+            self.reached.set()
+            await self.told.wait()
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, pool=4)
+        self.reached, self.told = asyncio.Event(), asyncio.Event()
+
+
+async def test_a_place_that_becomes_free_while_its_queue_is_claimed_from_is_used(rows: Rows):
+    released = asyncio.Event()
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.write(response(200))
+
+    db, sender = SlowToTell(rows.rt.settings.database_url), WebhookSender(LOOPBACK, http=True)
+    loop = DeliveryLoop(replace(rows.rt, db=db), Deliverer.of(rows.rt, sender), "unit")
+    async with receiving(answer) as receiver:
+        queue = await rows.endpoint(receiver.url())
+        async with rows.rt.db.statement() as tx:
+            await tx.execute(text("update webhook_endpoints set max_concurrency = 1 where id = :id"), {"id": queue})
+        await rows.record(rows.event())
+        await loop.take([queue])
+        await arrive(receiver, 1)
+        await rows.record(rows.event())
+        await loop.take([queue])
+        await db.reached.wait()
+        released.set()
+        await until(lambda: sent(loop), "the first has ended")
+        db.told.set()
+        await arrive(receiver, 1)
+        await until(lambda: nothing_left(rows, queue), "all is sent")
+        await loop.drain(10, lambda _: None)
+    await sender.close()
+    await db.close()
+
+
+async def sent(loop: DeliveryLoop) -> bool:
+    return not loop.tasks
+
+
 async def test_a_dead_receiver_with_ten_thousand_due_delays_nobody(rows: Rows, start: Start):
     async with receiving(never) as dead, receiving() as healthy:
         clogged = await rows.endpoint(dead.url())
@@ -167,11 +222,11 @@ async def test_slow_receivers_get_half_of_the_room_at_most(rows: Rows, start: St
 
 def test_a_team_has_a_quarter_of_the_room_and_what_is_not_known_to_be_quick_leaves_a_quarter_free():
     room = Room(400)
-    hangs = Line(id=ids.new(), team_id="a")
+    hangs = KnownQueue(id=ids.new(), team_id="a")
     assert (room.free(Pace.NEW), room.free_of("a")) == (300, 100)
     room.take(hangs, 100)
     assert (room.free(Pace.NEW), room.free_of("a"), room.free_of("b")) == (200, 0, 100)
-    room.take(Line(id=ids.new(), team_id="b"), 200)
+    room.take(KnownQueue(id=ids.new(), team_id="b"), 200)
     assert (room.free(Pace.NEW), room.free(Pace.SLOW), room.free(Pace.QUICK)) == (0, 0, 100)
     hangs.in_flight = 100
     room.mark(hangs, Pace.SLOW)
@@ -201,7 +256,7 @@ async def at_rest(unit: Unit) -> bool:
 
 async def is_slow(unit: Unit, queues: Sequence[UUID]) -> bool:
     unit.loop._find_slow()
-    return all(unit.loop._lines[queue].pace == Pace.SLOW for queue in queues)
+    return all(unit.loop._queues[queue].pace == Pace.SLOW for queue in queues)
 
 
 async def test_what_is_rung_while_the_unit_is_full_is_sent_when_there_is_room(rows: Rows, start: Start):
@@ -248,7 +303,7 @@ async def test_a_queue_that_its_rate_holds_back_has_one_alarm_however_often_it_i
         unit = start()
 
         async def set_anew(before: object = None) -> asyncio.TimerHandle | None:
-            alarm = unit.loop._lines[queue].alarm if queue in unit.loop._lines else None
+            alarm = unit.loop._queues[queue].alarm if queue in unit.loop._queues else None
             return alarm if alarm is not before else None
 
         await unit.ring(queue)

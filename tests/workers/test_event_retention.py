@@ -29,7 +29,7 @@ async def rows(scene: Scene) -> Rows:
 async def deleted_after(scene: Scene, days: float, **changed: int) -> dict[str, int]:
     """What a round deletes so many days from now."""
     async with scene.later(days * DAY_S) as rt:
-        return await retention.delete_expired(replace(rt, settings=rt.settings.model_copy(update=changed)))
+        return await retention.rounds(replace(rt, settings=rt.settings.model_copy(update=changed))).run()
 
 
 async def kept(scene: Scene) -> list[UUID]:
@@ -58,7 +58,7 @@ async def test_steps_go_on_behind_what_is_kept(scene: Scene, rows: Rows):
     await rows.endpoint(events=("job.failed",))
     await rows.record(*[rows.event("job.failed") for _ in range(3)], rows.event("job.created"))
     async with scene.later(31 * DAY_S) as rt:
-        assert (await retention.delete_expired(rt, events_at_once=2))["events"] == 1
+        assert (await retention.rounds(rt, events_at_once=2).run())["events"] == 1
 
 
 async def test_the_first_young_event_ends_the_round(scene: Scene, rows: Rows):

@@ -50,8 +50,8 @@ async def test_a_notice_goes_to_who_asked_for_it_by_name(scene: Scene, rows: Row
     await change(rows, failing, "failing_since = app_now(), failed_attempts = 3")
     async with scene.later(61 * HOUR) as rt:
         with capture_logs() as lines:
-            await failing_endpoints.tell(rt)
-        assert await failing_endpoints.tell(rt) == 0
+            await failing_endpoints.warn_failing(rt)
+        assert await failing_endpoints.warn_failing(rt) == 0
     [line] = [line for line in lines if line.get("team_id") == rows.team_id]
     assert (line["event"], line["percent"]) == ("endpoint_failing", 50)
     assert [row.event_type for row in await deliveries(rows, told)] == ["webhook.endpoint.failing"]
@@ -63,7 +63,7 @@ async def test_the_limit_is_a_setting(scene: Scene, rows: Rows):
     failing = await rows.endpoint()
     await change(rows, failing, "failing_since = app_now() - interval '31 seconds'")
     settings = scene.rt.settings.model_copy(update={"webhook_disable_after_s": 60})
-    await failing_endpoints.tell(Runtime(**{**vars(scene.rt), "settings": settings}))
+    await failing_endpoints.warn_failing(Runtime(**{**vars(scene.rt), "settings": settings}))
     assert (await rows.stored_endpoint(failing)).noticed_percent == 50
 
 
@@ -83,7 +83,7 @@ async def test_what_waits_for_an_endpoint_that_takes_no_more_is_discarded(rows: 
         lease = "update deliveries set lease_expires_at = app_now() + interval '9 s' where id = %s"
         await tx.exec_driver_sql(lease, (held,))
     await change(rows, endpoint, what)
-    await failing_endpoints.clear(rows.rt)
+    await failing_endpoints.discard_of_disabled(rows.rt)
     assert await states(rows, endpoint) == [("delivered", None), ("pending", None), ("discarded", reason)]
     assert {state for state, _ in await states(rows, healthy)} == {"pending"}
 
@@ -92,7 +92,7 @@ async def test_more_than_one_step_is_cleared_in_one_round(rows: Rows):
     endpoint = await rows.endpoint()
     await rows.record(*(rows.event() for _ in range(failing_endpoints.STEP + 1)))
     await change(rows, endpoint, "status = 'disabled'")
-    await failing_endpoints.clear(rows.rt)
+    await failing_endpoints.discard_of_disabled(rows.rt)
     assert {state for state, _ in await states(rows, endpoint)} == {"discarded"}
 
 
@@ -108,10 +108,10 @@ async def test_a_full_queue_takes_no_more_until_there_is_room(rows: Rows):
     await queue_of(rows, other)
     rt = limited(rows.rt, 10)
     await rows.record(*(rows.event() for _ in range(9)))
-    await failing_endpoints.limit(rt)
+    await failing_endpoints.mark_full_queues(rt)
     await rows.record(rows.event())
     with capture_logs() as lines:
-        await failing_endpoints.limit(rt)
+        await failing_endpoints.mark_full_queues(rt)
     named = [(line["event"], line["endpoint_id"]) for line in lines if line["team_id"] == rows.team_id]
     assert named == [("delivery_queue_full", str(endpoint))]
     await rows.record(rows.event(), rows.event("job.failed"))
@@ -120,10 +120,10 @@ async def test_a_full_queue_takes_no_more_until_there_is_room(rows: Rows):
 
     first, second, *_ = await deliveries(rows, endpoint)
     await rows.change(first.id, state="delivered")
-    await failing_endpoints.limit(rt)
+    await failing_endpoints.mark_full_queues(rt)
     await rows.record(rows.event())
     assert (await states(rows, endpoint))[-1] == ("discarded", "queue_full"), "it does not flap at the edge"
     await rows.change(second.id, state="delivered")
-    await failing_endpoints.limit(rt)
+    await failing_endpoints.mark_full_queues(rt)
     await rows.record(rows.event())
     assert (await states(rows, endpoint))[-1] == ("pending", None)

@@ -60,7 +60,7 @@ async def real_batch_of(scene: Scene, team_id: str, writer: FileWriter) -> NewBa
 async def left(scene: Scene, team_id: str, seconds: float) -> Sequence[int]:
     """After a round so long from now: the number of chunks of each file that is still there."""
     async with scene.later(seconds) as rt:
-        await retention.delete_expired(rt)
+        await retention.rounds(rt).run()
     counted = "select (select count(*) from file_chunks c where c.file_id = f.id) as n from files f where team_id = :id"
     return [row.n for row in await scene.rows(counted, id=team_id)]
 

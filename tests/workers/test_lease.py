@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 
 from shared.db import hot
+from shared.ids import Fence
 from tests.scene import Scene, Team
+from tests.silent_path import path_to
 from tests.waiting import until
 from workers.lease import Renewer
-from workers.pool import Fence
 
 LEASE_S = 0.3
 """Renewed every tenth of a second."""
@@ -24,10 +25,12 @@ CONNECTIONS = (
 
 
 @contextmanager
-def renewing(scene: Scene, held: Callable[[], Collection[Fence]]) -> Iterator[list[Fence]]:
+def renewing(
+    scene: Scene, held: Callable[[], Collection[Fence]], *, url: str | None = None, lease_s: float = LEASE_S
+) -> Iterator[list[Fence]]:
     """A renewer at work; gives the leases it reported lost."""
     lost: list[Fence] = []
-    renewer = Renewer(scene.rt.settings.database_url, LEASE_S, held, lost.append)
+    renewer = Renewer(url or scene.rt.settings.database_url, lease_s, held, lost.append, answer_s=0.5)
     renewer.start()
     try:
         yield lost
@@ -150,3 +153,49 @@ async def test_connection_that_breaks_is_replaced(scene: Scene, team: Team):
         return not await scene.rows(CONNECTIONS)
 
     await until(gone, "the renewer's connection is closed with it", timeout_s=10)
+
+
+async def test_a_connection_on_which_the_database_says_nothing_is_replaced(scene: Scene, team: Team):
+    (fence,) = await claimed(scene, team, 1)
+
+    async def renewed_once() -> bool:
+        return bool(await renewed(scene, fence))
+
+    async with path_to(scene.rt.settings.database_url) as path:
+        with renewing(scene, lambda: [fence], url=path.url) as lost:
+            for _ in range(2):
+                await expire(scene, fence)
+                await until(renewed_once, "the lease is renewed", timeout_s=10)
+                path.fall_silent()
+        assert path.connections >= 2
+    assert lost == []
+
+
+async def test_a_renewal_that_failed_is_tried_again_long_before_the_next_is_due(scene: Scene):
+    rounds: list[Collection[Fence]] = []
+
+    def held() -> Collection[Fence]:
+        rounds.append([(UUID(int=1), 1)])
+        return rounds[-1]
+
+    async def again() -> bool:
+        return len(rounds) >= 2
+
+    with renewing(scene, held, url="postgresql://waybill@127.0.0.1:1/waybill", lease_s=3600) as lost:
+        await until(again, "the database is asked again", timeout_s=60)
+    assert lost == []
+
+
+async def test_it_renews_at_once_when_it_is_woken(scene: Scene, team: Team):
+    (fence,) = await claimed(scene, team, 1)
+    renewer = Renewer(scene.rt.settings.database_url, 3600, lambda: [fence], lambda _: None)
+    renewer.start()
+
+    async def once_more() -> bool:
+        return bool(await renewed(scene, fence))
+
+    for _ in range(2):
+        await expire(scene, fence)
+        renewer.wake()
+        await until(once_more, "the lease is renewed", timeout_s=10)
+    renewer.stop()

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from shared import ids
 from shared.dispatching import Waiting
+from shared.limits import Limits, take
 from shared.runtime import redis_client
 from workers.line_limits import LineLimits
 
@@ -18,10 +19,11 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def lines(count: int, *, tokens: int = 10, **limits: int | None) -> list[Waiting]:
+def lines(count: int, *, tokens: int = 10, waited_s: float = 0, **limits: int | None) -> list[Waiting]:
     """Of one team and key."""
     none = dict.fromkeys(("rpm", "tpm", "key_rpm", "key_tpm"))
     shared = {"team_id": "team", "key_id": KEY, "weight": 1, "tokens": tokens, "priority": 0, "room": None}
+    shared |= {"waited_s": waited_s}
     return [Waiting(id=ids.new(), scope="openai", **shared, **{**none, **limits}) for _ in range(count)]
 
 
@@ -35,14 +37,34 @@ async def test_the_tightest_of_all_limits_decides_how_many_fit(redis: Redis):
     assert await LineLimits(redis).take(chosen) == chosen[:1], "of 75 tokens 60 are taken"
 
 
-async def test_who_has_no_room_is_held_until_then_and_it_is_told_whose_limit_it_was(redis: Redis):
+async def test_who_has_no_room_pauses_until_then_and_it_is_told_whose_limit_it_was(redis: Redis):
     limits = LineLimits(redis)
     assert await limits.take(lines(1, rpm=0)) == []
-    assert limits.held() == (["team"], [])
+    assert limits.paused() == (["team"], [])
 
     limits = LineLimits(redis)
     assert await limits.take(lines(1, key_tpm=0)) == []
-    assert limits.held() == ([], [KEY])
+    assert limits.paused() == ([], [KEY])
+
+
+async def in_use(redis: Redis, tokens: int) -> None:
+    """So many of the team's tokens, by a live call."""
+    await take(redis, [Limits(team_id="team", rpm=None, tpm=100)], requests=[("live", tokens)])
+
+
+async def test_a_line_larger_than_a_limit_that_is_in_use_pauses_alone(redis: Redis):
+    limits, large, small = LineLimits(redis), lines(2, tokens=101, tpm=100), lines(5, tpm=100)
+    await in_use(redis, 60)
+    assert await limits.take([*small[:1], *large, *small[1:]]) == small[:4]
+    assert (limits.paused(), limits.paused_lines()) == (([], []), {line.id for line in large})
+
+
+async def test_a_large_line_that_waited_for_a_minute_takes_what_is_left_before_those_behind_it(redis: Redis):
+    limits, large, small = LineLimits(redis), lines(2, tokens=101, tpm=100, waited_s=60), lines(1, tpm=100)
+    await in_use(redis, 60)
+    assert await limits.take([*large, *small]) == large[:1]
+    assert (limits.paused(), large[1].id in limits.paused_lines()) == ((["team"], []), True)
+    assert await LineLimits(redis).take(large[1:]) == [], "nothing is left"
 
 
 async def test_what_was_not_rung_after_all_is_given_back(redis: Redis):

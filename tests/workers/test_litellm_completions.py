@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from shared.attempt_reports import Usage
 from shared.calls import Claimed
-from shared.closing import Usage
 from shared.states import Outcome
 from tests.workers.litellm_rig import (
     CANARY,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from shared.states import Outcome
 from tests.workers.litellm_rig import LIMIT_S, Demo, an_embedding, failure, status
 from workers.provider import Answer, Provider

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from shared.states import Outcome
 from tests.workers.litellm_rig import CANARY, LIMIT_S, Demo, a_call, error_body, failure, make, status
 from workers.environment import take_provider_keys

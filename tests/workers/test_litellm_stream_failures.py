@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from shared.states import Outcome
 from tests.workers.litellm_rig import (
     CANARY,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.closing import Usage
+from shared.attempt_reports import Usage
 from tests.workers.litellm_rig import (
     DONE,
     LIMIT_S,

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from shared.ids import Fence
 from tests.waiting import until
-from workers.pool import LATE_S, TICK_S, Fence, LoopLag, Pool
+from workers.pool import LATE_S, TICK_S, LoopLag, Pool
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,24 @@ class Rows:
     others: set[UUID] = field(default_factory=set)
     trouble: Exception | None = None
     number: int = 1
+    let_go_at_once: bool = False
     held: dict[Fence, asyncio.Event] = field(default_factory=dict)
     ran: list[Fence] = field(default_factory=list)
+    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+    """What a claim waits for at its end; others may start meanwhile."""
 
-    async def claim(self, ids: Sequence[UUID]) -> list[Claim]:
+    def __post_init__(self) -> None:
+        self.claimed.set()
+
+    async def claim(self, ids: Sequence[UUID], start: Callable[[Claim], None]) -> None:
         if self.trouble is not None:
             raise self.trouble
-        won = [Claim((id_, self.number)) for id_ in ids if id_ not in self.others]
-        self.held.update({row.fence: asyncio.Event() for row in won})
-        return won
+        for row in [Claim((id_, self.number)) for id_ in ids if id_ not in self.others]:
+            self.held[row.fence] = asyncio.Event()
+            if self.let_go_at_once:
+                self.held[row.fence].set()
+            start(row)
+        await self.claimed.wait()
 
     async def run(self, row: Claim) -> None:
         await self.held[row.fence].wait()
@@ -114,6 +124,22 @@ async def test_failed_claim_gives_all_its_slots_back(pool: Pool[Claim], rows: Ro
     assert pool.tasks == {}
 
 
+async def test_a_row_starts_when_it_is_won_whatever_the_rest_of_its_bell_waits_for(pool: Pool[Claim], rows: Rows):
+    first, second = uuid4(), uuid4()
+    rows.others.add(second)
+    rows.claimed.clear()
+    rows.let_go_at_once = True
+    assert pool.reserve(2)
+    taking = asyncio.create_task(pool.take([first, second]))
+    await happens(lambda: rows.ran == [(first, 1)], "the first runs")
+    assert not taking.done()
+    assert not pool.has_room(), "the second may still be won"
+
+    rows.claimed.set()
+    await taking
+    assert pool.has_room()
+
+
 async def test_slots_of_rows_that_others_have_are_given_back(pool: Pool[Claim], rows: Rows):
     ids = [uuid4() for _ in range(3)]
     rows.others = set(ids[1:])
@@ -152,6 +178,35 @@ async def test_drain_waits_for_what_runs(pool: Pool[Claim], rows: Rows):
     assert await draining == 0
     assert cut == []
     assert len(rows.ran) == 2
+
+
+@pytest.mark.parametrize("grace_s", [60, 0.01])
+async def test_drain_waits_for_claims_and_for_what_they_bring(rows: Rows, grace_s: float):
+    known, cut = asyncio.Event(), list[Fence]()
+
+    async def claim(ids: Sequence[UUID], start: Callable[[Claim], None]) -> None:
+        await known.wait()
+        await rows.claim(ids, start)
+
+    def stop(fence: Fence) -> None:
+        cut.append(fence)
+        rows.let_go()
+
+    pool = Pool(limit=1, lag=LoopLag(), claim=claim, run=rows.run)
+    assert pool.reserve(1)
+    taking = asyncio.create_task(pool.take([uuid4()]))
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(pool.drain(grace_s, stop))
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+
+    known.set()
+    await taking
+    if grace_s == 60:
+        assert not draining.done(), "what was won has the whole grace"
+        rows.let_go()
+    assert await draining == len(cut) == (grace_s != 60)
+    assert len(rows.ran) == 1
 
 
 async def test_drain_cuts_what_is_left_after_its_grace(pool: Pool[Claim], rows: Rows):

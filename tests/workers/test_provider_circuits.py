@@ -10,7 +10,7 @@ from shared.books import CHECKS
 from shared.states import Outcome
 from tests.api.admin import made, unique
 from tests.scene import PRICES, Scene, Team, agrees, refused
-from tests.workers.lines import accepted
+from tests.workers.line_rows import accepted
 from tests.workers.outages import (
     OPEN_S,
     OUTAGE,

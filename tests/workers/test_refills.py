@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from shared import refills
+from shared.refilling import MOST_AT_ONCE
 from shared.refills import Due, following
 from tests.api.admin import made
 from tests.scene import Scene
-from workers.refills import MOST_AT_ONCE, add_due
+from workers.refills import add_due
 from workers.sweeper import Sweep
 
 DAY_S = 86_400
@@ -123,6 +124,27 @@ async def test_an_entry_that_is_there_is_not_written_again(scene: Scene):
         await add_due(rt)
     assert len(await refills_of(scene, team)) == 1
     assert made(await scene.api.get(f"/credits/teams/{team}/balance"))["credits_remaining"] == 55
+
+
+@pytest.mark.parametrize(("changed", "planned"), [
+    ({"enabled": False}, None),
+    ({"enabled": True, "refill_amount": 7, "refill_period": "daily"}, "daily"),
+    ({"enabled": True, "refill_amount": 7, "refill_period": "monthly"}, "monthly"),
+])  # fmt: skip
+async def test_what_was_due_before_a_change_is_given_as_it_was_agreed(
+    scene: Scene, changed: dict[str, Any], planned: str | None
+):
+    team = await refilled_team(scene)
+    down = "update credit_accounts set next_refill_at = app_now() - interval '25 hours' where team_id = :id returning 1"
+    await scene.rows(down, id=team)
+
+    answer = made(await scene.api.post(f"/credits/teams/{team}/configure-auto-refill", changed))
+
+    assert [(entry.before, entry.after) for entry in await refills_of(scene, team)] == [(5, 55), (55, 105)]
+    assert answer["last_refill_at"] is not None
+    account = made(await scene.api.get(f"/credits/teams/{team}/balance"))
+    assert (account["refill_period"] if account["auto_refill"] else None) == planned
+    assert await add_due(scene.rt) == 0
 
 
 async def test_a_stopped_refill_and_a_deleted_team_get_nothing(scene: Scene):

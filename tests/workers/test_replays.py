@@ -1,6 +1,5 @@
 """Replays and retries by hand on the wire: the event's own id and bytes again, and retried like any other."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID
 
@@ -8,12 +7,11 @@ import pytest
 
 from shared import delivery_lists, ids, replays, webhook_endpoints
 from shared.messages import Deliver, Message
-from shared.replays import Piece, Replay, Wanted
+from shared.replays import Filter, Piece, Replay
 from shared.runtime import Runtime
-from shared.settings import LOOPBACK
 from tests.shared.webhook_rows import Rows
+from tests.workers.delivering import send
 from tests.workers.receiver import receiving, response
-from tests.workers.sending import send
 from workers.replays import advance
 from workers.webhook_http import WebhookSender
 
@@ -34,20 +32,13 @@ async def rows(runtime: Runtime) -> Rows:
     return rows
 
 
-@pytest.fixture
-async def sender() -> AsyncIterator[WebhookSender]:
-    sender = WebhookSender(LOOPBACK, http=True)
-    yield sender
-    await sender.close()
-
-
 async def start(rows: Rows, endpoint: UUID) -> Replay:
     """A replay of the team's whole log."""
     async with rows.rt.db.transaction() as tx:
         found = await webhook_endpoints.get(tx, endpoint)
         assert found is not None
         piece = Piece(next_seq=1, until_seq=await replays.log_end(tx, rows.team_id))
-        return await replays.create(tx, found, Wanted(), piece, matched=0, rate_per_s=1000)
+        return await replays.create(tx, found, Filter(), piece, matched=0, rate_per_s=1000)
 
 
 async def test_a_replay_is_sent_with_the_events_own_id_and_retried(

@@ -35,9 +35,9 @@ async def test_old_texts_are_erased_and_the_rest_of_the_call_stays(scene: Scene,
     job_id, call_id = await ended_call(scene, team)
     before = await team.read(job_id, call_id)
     async with scene.later(29 * DAY_S) as rt:
-        assert (await retention.delete_expired(rt))["old_payloads"] == 0
+        assert (await retention.rounds(rt).run())["old_payloads"] == 0
     async with scene.later(30 * DAY_S + 60) as rt:
-        assert (await retention.delete_expired(rt))["old_payloads"] == 1
+        assert (await retention.rounds(rt).run())["old_payloads"] == 1
     after = await team.read(job_id, call_id)
     assert (before["payload_expired"], after["payload_expired"]) == (False, True)
     assert after["response"] is after["choices"] is None
@@ -47,7 +47,7 @@ async def test_old_texts_are_erased_and_the_rest_of_the_call_stays(scene: Scene,
 async def test_texts_of_a_call_that_still_runs_are_not_erased(scene: Scene, team: Team):
     await team.job(calls=[{"messages": HELLO}])
     async with scene.later(40 * DAY_S) as rt:
-        assert (await retention.delete_expired(rt))["old_payloads"] == 0
+        assert (await retention.rounds(rt).run())["old_payloads"] == 0
 
 
 @pytest.fixture(params=["team", "setting"])
@@ -67,16 +67,16 @@ async def test_texts_that_are_not_to_be_stored_are_erased_an_hour_after_the_end(
     job_id, call_id = await ended_call(scene, team)
     assert (await team.read(job_id, call_id))["response"]["content"] == "Paris"
     async with scene.later(3500) as rt:
-        assert (await retention.delete_expired(rt))["unstored_payloads"] == 0
+        assert (await retention.rounds(rt).run())["unstored_payloads"] == 0
     async with scene.later(3700) as rt:
-        assert (await retention.delete_expired(rt))["unstored_payloads"] == 1
+        assert (await retention.rounds(rt).run())["unstored_payloads"] == 1
     assert (await team.read(job_id, call_id))["payload_expired"] is True
 
 
 async def test_a_stored_text_is_not_erased_after_an_hour(scene: Scene, team: Team):
     await ended_call(scene, team)
     async with scene.later(3700) as rt:
-        assert (await retention.delete_expired(rt))["unstored_payloads"] == 0
+        assert (await retention.rounds(rt).run())["unstored_payloads"] == 0
 
 
 async def test_texts_that_are_not_to_be_stored_are_kept_for_an_hour_however_late_the_end(unstored: tuple[Scene, Team]):
@@ -86,7 +86,7 @@ async def test_texts_that_are_not_to_be_stored_are_kept_for_an_hour_however_late
     await scene.rows(sql, id=UUID(job_id))
     for seconds, erased in ((3700, 0), (5300, 0), (5500, 1)):
         async with scene.later(seconds) as rt:
-            assert (await retention.delete_expired(rt))["unstored_payloads"] == erased
+            assert (await retention.rounds(rt).run())["unstored_payloads"] == erased
     assert (await team.read(job_id, call_id))["payload_expired"] is True
 
 
@@ -95,7 +95,7 @@ async def test_one_broken_step_stops_no_other(scene: Scene, team: Team):
     async with scene.rt.db.transaction() as tx:
         await tx.exec_driver_sql("alter table admin_sessions rename to none")
     async with scene.later(DAY_S + 3700) as rt:
-        found = await retention.delete_expired(rt)
+        found = await retention.rounds(rt).run()
     assert "admin_sessions" not in found
     assert (found["idempotency_keys"], found["files"]) == (1, 0)
 
@@ -115,6 +115,6 @@ async def test_a_replay_after_erasure_has_the_same_call_without_its_texts(scene:
 async def test_keys_are_kept_for_a_day_and_deleted_after_it(scene: Scene, team: Team):
     await team.post("/jobs/create", {"team_id": team.id, "job_type": "t"}, Idempotency_Key="k")
     async with scene.later(DAY_S) as rt:
-        assert (await retention.delete_expired(rt))["idempotency_keys"] == 0
+        assert (await retention.rounds(rt).run())["idempotency_keys"] == 0
     async with scene.later(DAY_S + 3700) as rt:
-        assert (await retention.delete_expired(rt))["idempotency_keys"] == 1
+        assert (await retention.rounds(rt).run())["idempotency_keys"] == 1

@@ -7,18 +7,18 @@ import pytest
 from shared.settings import Settings
 from shared.states import Outcome
 from workers.provider import ProviderError
-from workers.retry import LONGEST_WAIT_S, MOST_REFUSED, Standing, after_failure, backoff_s, waits_out
+from workers.retry import LONGEST_WAIT_S, MOST_REFUSED, SoFar, after_failure, backoff_s, waits_out
 
 SETTINGS = Settings(retry_backoff_s=1)
 
 
 def after(error: dict[str, Any] | None = None, **at: Any):
-    standing = {
+    so_far = {
         "candidates": 2, "candidate": 0, "candidate_attempts": 0, "per_candidate": 3, "failures": 0,
         "deadline_in_s": 60, "on_unknown": "retry",
     }  # fmt: skip
     failed = ProviderError("provider_error", **{"outcome": Outcome.FAILED, "again": "same", **(error or {})})
-    found = after_failure(Standing(**{**standing, **at}), failed, SETTINGS)
+    found = after_failure(SoFar(**{**so_far, **at}), failed, SETTINGS)
     return found.state, found.candidate, found.candidate_attempts
 
 
@@ -79,12 +79,12 @@ def test_a_providers_retry_after_is_a_lower_bound():
 
 def waited(error: dict[str, Any] | None = None, *, tries: int = 1, **at: Any):
     """What a line does whose only candidate's rate limit refused it: its next try, None where that is a failure."""
-    standing = {
+    so_far = {
         "candidates": 1, "candidate": 0, "candidate_attempts": 2, "per_candidate": 3, "failures": 2,
         "deadline_in_s": 86_400, "on_unknown": "retry",
     }  # fmt: skip
     refused = ProviderError("provider_rate_limit", **{"outcome": Outcome.FAILED, "again": "same", **(error or {})})
-    return waits_out(Standing(**{**standing, **at}), refused, SETTINGS, tries=tries)
+    return waits_out(SoFar(**{**so_far, **at}), refused, SETTINGS, tries=tries)
 
 
 def test_a_line_waits_a_rate_limit_out_without_losing_a_try():

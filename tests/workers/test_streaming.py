@@ -1,7 +1,6 @@
 """What a streamed call leaves on Redis and in its rows: every chunk once and in order, and never two answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,56 +9,27 @@ from uuid import UUID
 import orjson
 import pytest
 
-from shared import books, chunks, redis_keys
-from shared.calls import Claimed
-from shared.chunks import Chunks, End
-from shared.states import Outcome
-from tests.scene import TOKENS, Scene, Team, answer
+from shared import chunks, redis_keys
+from shared.chunks import Chunks
+from tests.scene import Scene, Team, answer
 from tests.waiting import until
+from tests.workers.streams import (
+    Streams,
+    begun,
+    books_hold,
+    broken,
+    end_of,
+    entries,
+    goes_on,
+    run,
+    said,
+    saying,
+    streamed,
+    texts,
+)
 from workers import sweeper
 from workers.calls import Calls
-from workers.provider import Answer, ProviderError, Sink
-
-Step = Callable[[Sink], Awaitable[Answer]]
-
-
-class Streams:
-    """A provider that streams as told."""
-
-    def __init__(self, *steps: Step) -> None:
-        self.steps = list(steps)
-
-    async def complete(self, call: Claimed, *, timeout_s: float, sink: Sink | None = None) -> Answer:
-        assert sink is not None
-        return await self.steps.pop(0)(sink)
-
-
-def said(word: str, index: int = 0, **delta: Any) -> list[dict[str, Any]]:
-    return [{"index": index, "delta": {"content": word, **delta}}]
-
-
-def saying(*words: str, end: Any = None) -> Step:
-    async def step(sink: Sink) -> Answer:
-        for word in words:
-            await sink.send(said(word))
-        if isinstance(end, Exception):
-            raise end
-        if end is not None:
-            await end()
-        return answer("".join(words))
-
-    return step
-
-
-async def goes_on(sink: Sink) -> Answer:
-    """Says something and never ends."""
-    await sink.send(said("Once upon"))
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-def broken(code: str = "provider_error", **fields: Any) -> ProviderError:
-    return ProviderError(code, **{"outcome": Outcome.UNKNOWN, "again": "same", **fields})
+from workers.provider import Answer, Sink
 
 
 @pytest.fixture(scope="module")
@@ -71,46 +41,6 @@ def database_url(module_database_url: str) -> str:
 @pytest.fixture
 async def team(scene: Scene) -> Team:
     return await scene.team(models=2)
-
-
-async def streamed(scene: Scene, team: Team, *steps: Step) -> tuple[str, UUID, Calls]:
-    """A waiting streamed call, and a worker whose provider takes these steps."""
-    job_id = (await team.job())["job_id"]
-    call_id = UUID(await team.call(job_id))
-    async with scene.rt.db.transaction() as tx:
-        await tx.exec_driver_sql("update calls set stream = true where id = %s", (call_id,))
-    return job_id, call_id, Calls(scene.rt, Streams(*steps), "streaming-worker")
-
-
-async def run(worker: Calls, call_id: UUID) -> None:
-    for call in await worker.claim([call_id]):
-        await worker.run(call)
-
-
-async def entries(scene: Scene, call_id: UUID) -> list[chunks.Entry]:
-    found = await scene.rt.redis.xrange(redis_keys.chunks(call_id))
-    return [chunks.read(id_, fields) for id_, fields in found]
-
-
-async def texts(scene: Scene, call_id: UUID) -> list[dict[str, Any]]:
-    """All chunks, which must be numbered without a gap."""
-    found = [entry for entry in await entries(scene, call_id) if isinstance(entry, Chunks)]
-    numbers = [(entry.first, entry.last) for entry in found]
-    assert [first for first, _ in numbers] == [1, *(last + 1 for _, last in numbers)][: len(numbers)]
-    return [orjson.loads(text) for entry in found for text in entry.texts]
-
-
-async def end_of(scene: Scene, call_id: UUID) -> End:
-    *_, last = await entries(scene, call_id)
-    assert isinstance(last, End)
-    return last
-
-
-async def books_hold(scene: Scene) -> None:
-    async with scene.rt.db.statement() as tx:
-        for area in ("money", "work", "usage"):
-            for check in books.CHECKS[area]:
-                assert not await books.broken(tx, area, check), check
 
 
 async def test_what_the_provider_says_is_there_in_order_and_the_end_after_the_commit(scene: Scene, team: Team):
@@ -297,14 +227,6 @@ async def test_fast_chunks_share_writes_and_none_is_lost(scene: Scene, team: Tea
     assert len(await entries(scene, call_id)) < 250
 
 
-async def test_an_answer_without_words_has_a_beginning_and_an_end(scene: Scene, team: Team):
-    _, call_id, worker = await streamed(scene, team, saying())
-    await run(worker, call_id)
-    [opening] = await texts(scene, call_id)
-    assert opening["choices"] == [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
-    assert len((await end_of(scene, call_id)).finishes) == 1
-
-
 async def test_a_call_whose_worker_died_in_mid_stream_is_not_tried_again(scene: Scene, team: Team):
     async def dies(sink: Sink) -> Answer:
         await sink.send(said("Once"))
@@ -312,9 +234,7 @@ async def test_a_call_whose_worker_died_in_mid_stream_is_not_tried_again(scene: 
         raise AssertionError
 
     job_id, call_id, worker = await streamed(scene, team, dies)
-    [call] = await worker.claim([call_id])
-    running = asyncio.create_task(worker.run(call))
-    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    _call, running = await begun(scene, worker, call_id)
     async with scene.later(60) as later:
         assert (await sweeper.Sweep(rt=replace(later, ring=scene.ring)).run())["expired_leases"] >= 1
     shown = await team.read(job_id, str(call_id))
@@ -326,12 +246,24 @@ async def test_a_call_whose_worker_died_in_mid_stream_is_not_tried_again(scene: 
         await running
 
 
+async def test_a_stream_that_somebody_keeps_from_beginning_holds_up_no_other(scene: Scene, team: Team):
+    _, locked, worker = await streamed(scene, team, saying("Once", "upon"), saying("Once", "upon"))
+    _, free, _ = await streamed(scene, await scene.team())
+    running = [*await worker.claim([locked]), *await worker.claim([free])]
+    async with scene.rt.db.transaction() as tx:
+        await tx.exec_driver_sql("select from calls where id = %s for update", (locked,))
+        first, second = (asyncio.create_task(worker.run(call)) for call in running)
+        async with asyncio.timeout(2.5):
+            await second
+        assert not first.done()
+    await first
+    assert [len(await texts(scene, call_id)) for call_id in (locked, free)] == [2, 2]
+
+
 @pytest.mark.parametrize("reason", ["drained", "cancelled"])
 async def test_a_stream_that_is_cut_counts_what_it_said(scene: Scene, team: Team, reason: str):
     job_id, call_id, worker = await streamed(scene, team, goes_on)
-    [call] = await worker.claim([call_id])
-    running = asyncio.create_task(worker.run(call))
-    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    call, running = await begun(scene, worker, call_id)
     worker.stop(call.fence, reason)
     await running
 
@@ -352,9 +284,7 @@ async def test_who_cancels_a_stream_pays_for_what_he_has_of_it(scene: Scene, way
     async with scene.rt.db.transaction() as tx:
         await tx.exec_driver_sql("update jobs set auto_complete = true where id = %s", (UUID(job_id),))
     scene.worker, scene.live = worker, True
-    [call] = await worker.claim([call_id])
-    running = asyncio.create_task(worker.run(call))
-    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    _call, running = await begun(scene, worker, call_id)
     if way == "call":
         ended = await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")
     elif way == "job":
@@ -378,9 +308,7 @@ async def test_an_end_that_is_refused_stops_no_stream(scene: Scene, team: Team):
     async with scene.rt.db.transaction() as tx:
         await tx.exec_driver_sql("update jobs set auto_complete = true where id = %s", (UUID(job_id),))
     scene.worker, scene.live = worker, True
-    [call] = await worker.claim([call_id])
-    running = asyncio.create_task(worker.run(call))
-    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    call, running = await begun(scene, worker, call_id)
     refused = await team.complete(job_id, "failed", metadata={"long": "x" * 11_000})
     assert refused.status_code == 422
     assert ((await team.read(job_id))["auto_complete"], running.done()) == (True, False)
@@ -391,9 +319,7 @@ async def test_an_end_that_is_refused_stops_no_stream(scene: Scene, team: Team):
 
 async def test_a_stream_whose_worker_does_not_answer_is_cancelled_without_it(scene: Scene, team: Team):
     job_id, call_id, worker = await streamed(scene, team, goes_on)
-    [call] = await worker.claim([call_id])
-    running = asyncio.create_task(worker.run(call))
-    await until(lambda: entries(scene, call_id), "the first chunk is there")
+    call, running = await begun(scene, worker, call_id)
     shown = (await team.post(f"/jobs/{job_id}/calls/{call_id}/cancel")).json()
     assert (shown["status"], shown["cost_usd"]) == ("cancelled", 0)
     worker.stop(call.fence, "cancelled")
@@ -433,47 +359,3 @@ async def test_a_report_that_hands_back_a_delivered_call_is_refused(scene: Scene
     async with scene.later(60) as later:
         await sweeper.Sweep(rt=replace(later, ring=scene.ring)).run()
     assert (await scene.row("select state from calls where id = :id", id=call_id)).state == "failed"
-
-
-async def test_several_choices_each_have_their_finish(scene: Scene, team: Team):
-    async def two(sink: Sink) -> Answer:
-        for index in (0, 1):
-            await sink.send(said(f"story {index}", index, role="assistant"))
-        choices = [
-            {"index": n, "message": {"role": "assistant", "content": f"story {n}"}, "finish_reason": reason}
-            for n, reason in enumerate(("stop", "length"))
-        ]
-        return Answer(response=orjson.dumps({"choices": choices}).decode(), finish_reason="stop", usage=TOKENS)
-
-    _, call_id, worker = await streamed(scene, team, two)
-    await run(worker, call_id)
-    finishes = [orjson.loads(text)["choices"][0] for text in (await end_of(scene, call_id)).finishes]
-    assert [(choice["index"], choice["finish_reason"]) for choice in finishes] == [(0, "stop"), (1, "length")]
-
-
-async def test_an_endless_answer_is_broken_off_and_that_costs_the_client_nothing(scene: Scene, team: Team):
-    async def endless(sink: Sink) -> Answer:
-        while True:
-            await sink.send(said("x" * 1_000_000))
-
-    job_id, call_id, worker = await streamed(scene, team, endless)
-    await run(worker, call_id)
-    shown = await team.read(job_id, str(call_id))
-    assert (shown["error"]["code"], shown["cost_usd"]) == ("stream_interrupted", 0)
-
-
-async def test_a_long_answer_is_not_cut_for_what_is_written_around_its_words(scene: Scene, team: Team):
-    logprobs = {"content": [{"token": "x" * 100_000, "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
-
-    async def wordy(sink: Sink) -> Answer:
-        for n in range(150):
-            await sink.send([{"index": 0, "delta": {"content": f" {n}"}, "logprobs": logprobs}])
-            await asyncio.sleep(0.001)
-        return answer("long")
-
-    _, call_id, worker = await streamed(scene, team, wordy)
-    await run(worker, call_id)
-    assert [chunk["choices"][0]["delta"]["content"] for chunk in await texts(scene, call_id)] == [
-        f" {n}" for n in range(150)
-    ]
-    assert (await end_of(scene, call_id)).first == 151

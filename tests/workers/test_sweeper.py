@@ -1,18 +1,23 @@
 """The sweeps: what died, was lost or came too late is found by the database's clock and put right, once."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from shared import redis_keys
+from shared.db import Database
 from shared.messages import Message, RunCalls, Stop, TendBatches
 from shared.runtime import Runtime
 from tests.scene import HELLO, Scene, Team, agrees
-from tests.workers.lines import accepted
-from tests.workers.lines import bells as line_bells
+from tests.workers.line_rows import accepted
+from tests.workers.line_rows import bells as line_bells
 from workers.dispatcher import Dispatcher
 from workers.sweeper import Sweep
+from workers.timer import steps
 
 DAY_S = 86_400
 
@@ -67,6 +72,40 @@ async def test_a_call_whose_lease_ran_out_goes_back_and_is_rung(scene: Scene, te
     row = await scene.row("select * from calls where id = :id", id=UUID(call_id))
     assert (row.state, row.deaths, row.failures, row.maybe_billed) == ("pending", 1, 0, True)
     assert row.provider_cost_nanousd == attempt.provider_cost_nanousd > 0
+
+
+@asynccontextmanager
+async def read_only(rt: Runtime) -> AsyncIterator[Runtime]:
+    """The same runtime on a database that takes no writes."""
+    async with rt.db.statement() as tx:
+        now = (await tx.execute(text("select app_now()"))).scalar_one()
+    session = {"app.now": now.isoformat(), "default_transaction_read_only": "on"}
+    db = Database(rt.settings.database_url, pool=2, name="waybill-read-only", session=session)
+    yield replace(rt, db=db)
+    await db.close()
+
+
+async def test_after_a_time_without_writes_workers_have_half_a_lease_to_renew(scene: Scene, team: Team):
+    _, call_id = await claimed(scene, team)
+    async with scene.later(31) as rt, read_only(rt) as unwritten:
+        sweep = Sweep(rt=unwritten)
+        assert "expired_leases" not in await sweep.run()
+        sweep.rt = rt
+        assert (await sweep.run())["expired_leases"] == 0
+    for later_s, swept in ((45, 0), (47, 1)):
+        async with scene.later(later_s) as sweep.rt:
+            assert (await sweep.run())["expired_leases"] == swept
+    [attempt] = await scene.attempts(call_id)
+    assert attempt.outcome == "unknown"
+
+
+async def test_a_new_leader_gives_workers_half_a_lease_to_renew(scene: Scene, team: Team):
+    await claimed(scene, team)
+    async with scene.later(31) as rt:
+        [work] = [step.work for step in steps(rt) if step.name == "sweep"]
+        await work()
+    assert "expired_leases" not in await sweep(scene, later_s=45)
+    assert (await sweep(scene, later_s=47))["expired_leases"] == 1
 
 
 async def test_three_worker_deaths_end_a_call(scene: Scene, team: Team):
@@ -211,6 +250,18 @@ async def test_when_redis_was_emptied_every_bell_is_rung_at_once(scene: Scene, t
     assert (await sweep(scene))["lost_bells"] == 3
     assert sorted(bells(scene.rung)) == sorted(ids)
     assert await scene.rt.redis.exists(redis_keys.epoch())
+
+
+async def test_that_redis_was_emptied_is_known_until_every_bell_is_rung(scene: Scene, team: Team):
+    await sweep(scene)
+    call_id = await team.call((await team.job())["job_id"])
+    await scene.rt.redis.flushall()
+    away = Database("postgresql://waybill@127.0.0.1:1/waybill", pool=2)
+    assert "lost_bells" not in await Sweep(rt=replace(scene.rt, db=away)).run()
+    await away.close()
+
+    assert (await sweep(scene))["lost_bells"] == 1
+    assert bells(scene.rung) == [call_id]
 
 
 async def test_bells_that_still_wait_in_the_queue_are_not_lost(scene: Scene, team: Team):

@@ -6,13 +6,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from shared import redis_keys
 from shared.db import hot
 from tests.scene import Scene
-from workers.timer import CONNECTIONS, Step, every, steps
+from tests.silent_path import path_to
+from workers.timer import CONNECTIONS, Leadership, Step, every, steps
 
 
 async def told(work: Callable[[], Awaitable[object]]) -> dict[str, object]:
@@ -78,3 +80,15 @@ async def test_a_step_that_loses_its_cancel_ends_all_the_same():
     running.cancel()
     await asyncio.wait({running}, timeout=5)
     assert (running.cancelled(), rounds) == (True, 1)
+
+
+async def test_a_leader_to_whom_the_database_says_nothing_leads_no_longer(database_url: str):
+    async with path_to(database_url) as path:
+        async with await psycopg.AsyncConnection.connect(path.url, autocommit=True) as connection:
+            leadership = Leadership(connection=connection, answer_s=0.2)
+            assert await leadership.taken()
+            path.fall_silent()
+            async with asyncio.timeout(60):
+                with pytest.raises(psycopg.OperationalError):
+                    await leadership.until_lost()
+        assert connection.closed

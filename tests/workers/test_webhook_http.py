@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from shared.egress import Lookup, NotResolved
 from shared.settings import LOOPBACK
 from tests.workers.receiver import never, receiving, response
-from workers.webhook_http import Answer, WebhookSender
+from workers.webhook_http import Response, WebhookSender
 
 BODY = b'{"id":"evt_1"}'
 NAME = "hooks.example.test"
@@ -41,7 +41,7 @@ async def sender() -> AsyncIterator[WebhookSender]:
     await sender.close()
 
 
-async def post(sender: WebhookSender, url: str, *, timeout_s: float = 5) -> Answer:
+async def post(sender: WebhookSender, url: str, *, timeout_s: float = 5) -> Response:
     return await sender.post(url, {"webhook-id": "evt_1"}, BODY, timeout_s=timeout_s)
 
 
@@ -242,13 +242,13 @@ async def test_receiver_can_abort_a_message(sender: WebhookSender, value: str):
     assert answer.retry_after == "7"
 
 
-async def test_lines_kept_are_few():
-    sender = WebhookSender(LOOPBACK, http=True, lookup=to("127.0.0.1"), idle_lines=2)
+async def test_kept_connections_are_few():
+    sender = WebhookSender(LOOPBACK, http=True, lookup=to("127.0.0.1"), max_idle=2)
     async with receiving() as receiver:
         for number in range(5):
             await post(sender, receiver.url(host=f"h{number}.example.test"))
 
-    assert len(sender._lines) == 2
+    assert len(sender._idle) == 2
     await sender.close()
 
 

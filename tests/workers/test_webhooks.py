@@ -1,6 +1,5 @@
 """Delivering: rows to a real receiver and back, and what follows each kind of answer."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,15 +11,13 @@ from sqlalchemy import insert, text, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared import ids, tables
-from shared.credentials import new_webhook_secret
 from shared.runtime import Runtime
-from shared.settings import LOOPBACK
-from shared.signing import new_private_key
+from shared.signing import new_private_key, new_webhook_secret
 from tests.shared.webhook_rows import Rows
+from tests.workers.delivering import claim, send
 from tests.workers.receiver import never, receiving, response
-from tests.workers.sending import claim, send
 from workers import webhooks
-from workers.webhook_http import Answer, WebhookSender
+from workers.webhook_http import Response, WebhookSender
 from workers.webhooks import Deliverer
 
 SCHEDULE = (5.0, 300.0, 1800.0)
@@ -31,13 +28,6 @@ async def rows(runtime: Runtime) -> Rows:
     rows = Rows(runtime)
     await rows.create_team()
     return rows
-
-
-@pytest.fixture
-async def sender() -> AsyncIterator[WebhookSender]:
-    sender = WebhookSender(LOOPBACK, http=True)
-    yield sender
-    await sender.close()
 
 
 async def deliver(rows: Rows, sender: WebhookSender, *delivery_ids: UUID) -> int:
@@ -266,15 +256,15 @@ async def test_last_try_of_the_schedule_exhausts(runtime: Runtime, rows: Rows, s
     assert len(receiver.received) == 2
 
 
-def failed(status: int | None = None, error_class: str = "status", **fields: object) -> Answer:
-    return replace(Answer(duration_ms=1, status=status, error_class=error_class), **fields)
+def failed(status: int | None = None, error_class: str = "status", **fields: object) -> Response:
+    return replace(Response(duration_ms=1, status=status, error_class=error_class), **fields)
 
 
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (Answer(duration_ms=1, status=204), "delivered"),
-        (Answer(duration_ms=1, status=200, abort=True), "delivered"),
+        (Response(duration_ms=1, status=204), "delivered"),
+        (Response(duration_ms=1, status=200, abort=True), "delivered"),
         (failed(500, abort=True), "aborted"),
         (failed(410), "discarded"),
         (failed(301), "failing"),
@@ -283,7 +273,7 @@ def failed(status: int | None = None, error_class: str = "status", **fields: obj
         (failed(200, error_class="body_too_slow"), "failing"),
     ],
 )
-def test_state_after_an_answer(answer: Answer, state: str):
+def test_state_after_an_answer(answer: Response, state: str):
     assert webhooks.after(answer, tries=1, schedule_s=SCHEDULE).state == state
 
 
@@ -301,7 +291,7 @@ def test_after_the_schedules_last_try_nothing_is_left():
 
 
 @pytest.mark.parametrize("answer", [failed(429), failed(502), failed(503), failed(504), failed(error_class="timeout")])
-def test_busy_receiver_is_left_alone_for_a_minute(answer: Answer):
+def test_busy_receiver_is_left_alone_for_a_minute(answer: Response):
     assert webhooks.after(answer, tries=1, schedule_s=SCHEDULE).retry_in_s == 60
     assert webhooks.after(answer, tries=2, schedule_s=SCHEDULE).retry_in_s >= 240
 
