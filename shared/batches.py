@@ -57,7 +57,8 @@ returning {COLUMNS}
 """
 
 # Ends before checks: they are short, and somebody has paid for them. Then teams by turns: the fewest under lease, the
-# longest without a turn here, the oldest.
+# longest without a turn here, the oldest. A unit checks one batch of a team at a time: two would not go faster on its
+# one core, and the next team would have no place.
 LEASE_NEXT = f"""
 with leased as materialized (
     select team_id, count(*) as batches from batches
@@ -66,6 +67,9 @@ with leased as materialized (
 ), next as materialized (
     select b.id from batches b left join leased l on l.team_id = b.team_id
      where b.status in ('validating', 'finalizing', 'cancelling') and {IS_FREE} and not ({IS_ABANDONED})
+       and (b.status <> 'validating' or not exists (
+            select from batches o where o.team_id = b.team_id and o.status = 'validating' and o.worker = %(worker)s
+               and o.lease_expires_at > app_now()))
      order by b.status = 'validating', coalesce(l.batches, 0),
               coalesce(array_position(%(served)s::text[], b.team_id), 0), b.created_at
      limit 1 for no key update of b skip locked

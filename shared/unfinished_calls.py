@@ -24,17 +24,23 @@ returning {COLUMNS}, null::text as response,
        (select a.provider from attempts a where a.call_id = c.id and a.number = c.attempt) as provider
 """
 
-# A statement of its own: what the next one reads has then no newer version, and can be updated where it lies.
+# A statement of its own: what the next one reads has then no newer version, and can be updated where it lies. There
+# is one good plan for that, and it is left no other: where statistics are, it would read the whole table for each step.
 LOCK_LINES = """
-select count(*) from (
+select count(*), set_config('enable_hashjoin', 'off', true) as hash_join,
+       set_config('enable_mergejoin', 'off', true) as merge_join
+  from (
     select from calls where job_id = %(job_id)s and id > %(after)s and state in ('pending', 'in_progress')
      order by id limit %(limit)s for update) locked
 """
 
-# By ctid: a planner that takes a young table for empty would look through all calls for each line. Only lines that were
-# rung can have tokens of a limit set aside, and only few are at a time.
+# By ctid: a planner that takes a young table for empty would look through all calls for each line. What follows in the
+# transaction is planned as ever. Only lines that were rung can have tokens of a limit set aside, and only few are at a
+# time.
 END_LINES = """
-with open as (
+with usual as materialized (
+    select set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)
+), open as (
     select ctid, id, state, rung_at from calls
      where job_id = %(job_id)s and id > %(after)s and state in ('pending', 'in_progress') order by id limit %(limit)s
 ), numbered as (
@@ -53,7 +59,7 @@ select model, key_id, budget_ids, provider, count(*)::int as lines, sum(estimate
        sum(estimated_tokens)::bigint as estimated_tokens,
        coalesce(array_agg(id) filter (where ran), '{}') as running,
        coalesce(array_agg(id) filter (where was_rung), '{}') as rung
-  from ended group by model, key_id, budget_ids, provider order by model, key_id, provider
+  from usual, ended group by model, key_id, budget_ids, provider order by model, key_id, provider
 """
 
 DELIVERING = """

@@ -47,9 +47,31 @@ def compared(plan: dict[str, Any]) -> int:
     return own + sum(compared(child) for child in plan.get("Plans", ()))
 
 
+def whole_reads(plan: dict[str, Any]) -> int:
+    """How many times a plan reads the table of calls from one end to the other."""
+    own = plan["Node Type"] == "Seq Scan" and plan["Relation Name"] == "calls"
+    return own + sum(whole_reads(child) for child in plan.get("Plans", ()))
+
+
+def plan_of(database: psycopg.Connection[Any], **params: Any) -> dict[str, Any]:
+    """The plan by which the lines are ended."""
+    given = PARAMS | params
+    with database.transaction(force_rollback=True):
+        database.execute(unfinished_calls.LOCK_LINES, given)
+        [[[found]]] = database.execute("explain (analyze, format json) " + unfinished_calls.END_LINES, given).fetchall()
+        [limits] = database.execute("select current_setting('enable_hashjoin'), current_setting('enable_mergejoin')")
+        assert limits == ("on", "on"), "what comes after it is planned as ever"
+    plan: dict[str, Any] = found["Plan"]
+    return plan
+
+
 def test_no_line_is_looked_for_among_all_calls(taken_for_empty: psycopg.Connection[Any]):
-    with taken_for_empty.transaction(force_rollback=True):
-        taken_for_empty.execute(unfinished_calls.LOCK_LINES, PARAMS)
-        explain = "explain (analyze, format json) " + unfinished_calls.END_LINES
-        [[[found]]] = taken_for_empty.execute(explain, PARAMS).fetchall()
-    assert compared(found["Plan"]) == 0
+    assert compared(plan_of(taken_for_empty)) == 0
+
+
+def test_a_step_does_not_read_all_calls_once_statistics_tell_how_many_there_are(
+    taken_for_empty: psycopg.Connection[Any],
+):
+    taken_for_empty.execute("analyze calls")
+    plan = plan_of(taken_for_empty, limit=LINES // 2)
+    assert (compared(plan), whole_reads(plan)) == (0, 0)

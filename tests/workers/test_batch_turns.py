@@ -10,8 +10,8 @@ from shared import batches
 from tests.scene import Scene, Team
 from tests.waiting import until
 from tests.workers.checked_batches import asked, named, read
-from tests.workers.test_batches import idle, worked
-from workers.batches import AT_ONCE, CONNECTIONS_FOR_ONE, Batches
+from tests.workers.test_batches import checking, idle, worked
+from workers.batches import CONNECTIONS_FOR_ONE, Batches
 
 
 @pytest.fixture(scope="module")
@@ -61,33 +61,27 @@ async def test_the_end_of_a_batch_comes_before_checks(scene: Scene):
     assert await in_order(scene, [*checks, over]) == [over, *checks]
 
 
-async def test_a_team_alone_has_all_places_and_but_one_while_another_waits(scene: Scene):
-    alone, other = await scene.team(credits=0), await scene.team()
+async def test_one_check_of_a_team_leaves_a_place_to_the_next_team_however_long_it_takes(scene: Scene):
+    heavy, other = await scene.team(), await scene.team()
     found = Batches(scene.rt, "w")
-    mine = await queue(scene, alone, 3)
-
-    async def held() -> int:
-        rows = await scene.rows("select 1 from batches where team_id = :id and worker = 'w'", id=alone.id)
-        return len(rows) == AT_ONCE
-
+    mine = await queue(scene, heavy, 3)
     async with scene.rt.db.hot_transaction() as tx:
         await tx.execute("select from jobs where id = any(%s) for update", (mine,))
         await found.take(mine)
-        await until(held, "all places are this team's")
-        await found.drain(0)
-    found = Batches(scene.rt, "w")
-    async with scene.rt.db.hot_transaction() as tx:
-        await tx.execute("select from jobs where id = %s for update", (mine[0],))
-        theirs = await queue(scene, other, 2)
-        await found.take(mine)
+        await checking(scene)
+        [theirs] = await queue(scene, other, 1)
+        await found.take([theirs])
 
-        async def are_refused() -> bool:
-            return (await read(scene, mine[2])).status == "failed"
+        async def is_accepted() -> bool:
+            return (await read(scene, theirs)).status == "in_progress"
 
-        await until(are_refused, "what waits behind the one that takes so long")
+        await until(is_accepted, "the check of the other team")
+        assert [row.status for row in [await read(scene, id_) for id_ in mine]] == ["validating"] * 3
+        rows = await scene.rows("select 1 from batches where team_id = :id and worker = 'w'", id=heavy.id)
+        assert len(rows) == 1
     await idle(found)
 
-    assert await in_order(scene, [*mine, *theirs]) == [*theirs, mine[1], mine[2], mine[0]]
+    assert await in_order(scene, [*mine, theirs]) == [theirs, *mine]
 
 
 async def test_a_dry_run_nobody_waits_for_is_left(
